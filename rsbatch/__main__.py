@@ -1,0 +1,7 @@
+"""`python -m rsbatch`."""
+
+import sys
+
+from rsbatch.cli import main
+
+sys.exit(main())

@@ -1,0 +1,119 @@
+"""The `rsbatch` command: parses, calls one command, owns the exit code.
+
+Rule: this module imports no command before its name is known, so that `--help` and `--version` stay quick; it is
+the only place that catches everything. No traceback reaches a user without `--debug`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+
+from rsbatch import __version__
+from rsbatch.errors import Exit, RsbatchError
+
+COMMANDS = {
+    "run": "do what is left: submit, poll, download, record; also resumes",
+    "plan": "what run would do with each task, and what it would cost; writes nothing",
+    "status": "counts, spend, the commonest errors, jobs still out",
+    "show": "one task's history, every record",
+    "verify": "compare the saved files with the ledger; --fix fetches them again",
+    "resolve": "settle a held, parked or failed task by hand",
+    "repair": "make a damaged or lost ledger usable again",
+    "init": "write a commented manifest to start from",
+    "schema": "print the manifest's JSON Schema, for editors",
+    "simulate": "the service on loopback, for trying things out and for tests",
+}
+"""Every command with its one line of help; each lives in the module of its name in `rsbatch.commands`."""
+
+_EPILOG = """\
+first steps:
+  rsbatch init                            write a commented manifest.yaml
+  rsbatch run manifest.yaml --simulate    try it: no key, no cost, real image files
+  rsbatch plan manifest.yaml              see what it would submit and cost
+  rsbatch run manifest.yaml               do it; run it again to go on after anything
+
+exit codes: 0 all saved, 1 some failed or held, 2 wrong usage or manifest, 3 stopped early (run again),
+4 ledger or output, 70 a bug, 75 another run holds the ledger, 129/130/143 interrupted
+"""
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Build the parser; options are added to the command `only`, to all of them without it."""
+    parser = argparse.ArgumentParser(
+        prog="rsbatch",
+        description="Runs batches of image tasks through RouteScope: a manifest in, images and a resumable ledger out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rsbatch {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    for name, text in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        if only in (None, name):
+            import_module(f"rsbatch.commands.{name}").add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if word in COMMANDS), "")
+    parser = build_parser(only=command)
+    try:
+        args = parser.parse_args(words)
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else Exit.USAGE
+    try:
+        code = int(import_module(f"rsbatch.commands.{args.command}").run(args))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
+        return Exit.OK
+    except KeyboardInterrupt:
+        return Exit.SIGINT
+    except BaseException as exc:
+        return _report(exc, debug=getattr(args, "debug", False))
+    return code
+
+
+def _report(exc: BaseException, *, debug: bool) -> int:
+    """Say what went wrong on standard error; gives the exit code."""
+    from rsbatch.text import printable, redact
+
+    if debug:
+        import traceback
+
+        sys.stderr.write(redact("".join(traceback.format_exception(exc)), _secrets()))
+    known = next((e for e in _leaves(exc) if isinstance(e, RsbatchError)), None)
+    if known is not None:
+        lines = redact(str(known), _secrets()).split("\n")
+        sys.stderr.write("rsbatch: " + "\n".join(printable(line) for line in lines) + "\n")
+        return known.exit_code
+    leaf = next(_leaves(exc))
+    sys.stderr.write(
+        f"rsbatch: a bug in rsbatch: {type(leaf).__name__}: {printable(redact(str(leaf), _secrets()), 500)}\n"
+        f"Nothing recorded is lost. Please report it with the output of the same command with --debug added "
+        f"(version {__version__}, Python {sys.version.split()[0]}, {sys.platform}).\n"
+    )
+    return Exit.BUG
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield exc
+
+
+def _secrets() -> list[str]:
+    return [value for name, value in os.environ.items() if name.endswith(("_KEY", "_TOKEN")) and len(value) >= 8]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""`rsbatch verify`: saved files against the ledger's size and SHA-256.
+
+Rule: without `--fix` it writes nothing; with it it fetches, and never submits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rsbatch.commands.common import add_manifest_arguments, print_json, project_of, say
+from rsbatch.errors import Exit
+from rsbatch.ledger.state import History, LedgerState
+from rsbatch.lifecycle import State
+from rsbatch.model import SavedFile
+from rsbatch.preview import file_sizes
+from rsbatch.session import Project
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `rsbatch verify`."""
+    add_manifest_arguments(parser)
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="fetch missing or altered files again where the job still answers; altered ones are moved aside first",
+    )
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, and mend where asked to; gives the exit code."""
+    project = project_of(args)
+    state = project.read_state()
+    found = list(differing(project, state))
+    if not args.json:
+        for history, file, how in found:
+            say(f"{how:<8} {file.path}  ({history.task})")
+    if found and args.fix:
+        state = _fix(project)
+        found = list(differing(project, state))
+    files = sum(len(h.files) for h in state.histories() if h.state is State.SAVED)
+    if args.json:
+        rows = [{"task": h.task, "key": h.key, "path": f.path, "differs": how} for h, f, how in found]
+        print_json({"files": files, "differ": rows, "output": str(project.folder)})
+    elif found and args.fix:
+        say(f"{files} files, {len(found)} still differ: their jobs no longer answer")
+    elif found:
+        say(f"{files} files, {len(found)} differ; --fix fetches them again where the job still answers")
+    else:
+        say(f"{files} files, all as saved")
+    return Exit.SOME_FAILED if found else Exit.OK
+
+
+def differing(project: Project, state: LedgerState) -> Iterator[tuple[History, SavedFile, str]]:
+    """Give every saved file that is not as the ledger has it, with `missing` or `altered`."""
+    for history in state.histories():
+        if history.state is not State.SAVED:
+            continue
+        for file, size in zip(history.files, file_sizes(project, history.files), strict=True):
+            if size is None:
+                yield history, file, "missing"
+            elif size != file.bytes or _sha256(project.folder / file.path) != file.sha256:
+                yield history, file, "altered"
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _fix(project: Project) -> LedgerState:
+    import anyio
+
+    from rsbatch.progress.choose import choose
+    from rsbatch.session import restore
+
+    def wanted(state: LedgerState) -> list[History]:
+        return list(dict.fromkeys(history for history, _, _ in differing(project, state)))
+
+    observer = choose("auto", sys.stderr, False)
+    try:
+        anyio.run(restore, project, wanted, observer)
+    finally:
+        observer.close()
+    return project.read_state()

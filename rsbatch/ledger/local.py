@@ -1,0 +1,238 @@
+"""The ledger file on a disk: lock, torn tail, durable appends, rescue.
+
+Rule: what `append` returned from is on the disk. A failed sync is never tried again (the kernel may have dropped
+the pages and call the next one a success); a write that a full disk cut short is cut back to the last whole
+record, a small reserve is given up to make room, and it is written once more.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio.to_thread
+
+from rsbatch.errors import LedgerBusy, StoreError
+from rsbatch.ledger.replay import Replayed, replay
+from rsbatch.ledger.state import LedgerState
+
+NAME = "ledger.jsonl"
+TORN = "ledger.jsonl.torn"
+RESCUE = "ledger.jsonl.rescue"
+RESERVE = "ledger.jsonl.reserve"
+RESERVE_BYTES = 256 * 1024
+"""Room for about a thousand job ids on a disk that is full."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_LOCK_TRIES = 10
+
+
+class LocalLedgerFile:
+    """A ledger on disk, open for appending and locked. `open_ledger` makes one."""
+
+    def __init__(self, folder: Path, fd: int, size: int) -> None:
+        self.folder = folder
+        self.path = folder / NAME
+        self._fd = fd
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """Bytes that are in the file and durable."""
+        return self._size
+
+    async def append(self, data: bytes) -> None:
+        """Add whole lines and make them durable; raises StoreError."""
+        await anyio.to_thread.run_sync(self._append, data)
+
+    def _append(self, data: bytes) -> None:
+        try:
+            self._write(data)
+            os.fsync(self._fd)
+        except OSError as exc:
+            raise _store_error("write", self.path, exc) from exc
+        self._size += len(data)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            _write_all(self._fd, data)
+        except OSError as exc:
+            os.ftruncate(self._fd, self._size)
+            if exc.errno not in _FULL or not self._free_reserve():
+                raise
+            try:
+                _write_all(self._fd, data)
+            except OSError:
+                os.ftruncate(self._fd, self._size)
+                raise
+
+    def _free_reserve(self) -> bool:
+        try:
+            (self.folder / RESERVE).unlink()
+        except OSError:
+            return False
+        return True
+
+    @property
+    def has_reserve(self) -> bool:
+        """False once a full disk took the reserve: the run must come to its end."""
+        return (self.folder / RESERVE).exists()
+
+    def line_at(self, offset: int) -> bytes:
+        """Give the line that begins at `offset`, without its newline."""
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.readline().rstrip(b"\n")
+
+    def rescue(self, lines: Sequence[bytes]) -> str:
+        """Keep lines that the ledger could not take, in the first place that can be written, and on stderr."""
+        data = b"".join(lines)
+        sys.stderr.write("rsbatch: could not be written to the ledger:\n" + data.decode() + "\n")
+        places = [self.path.with_name(RESCUE)]
+        places += [Path(p) / f"rsbatch-{self.folder.name}-{RESCUE}" for p in (Path.cwd(), tempfile.gettempdir())]
+        for place in places:
+            try:
+                fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+                try:
+                    _write_all(fd, data)
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+            except OSError:
+                continue
+            if place.parent == self.folder:
+                return f"{len(lines)} records went to {place}; the next run takes them in"
+            return f"{len(lines)} records went to {place}; move it to {self.path.with_name(RESCUE)} before the next run"
+        return f"{len(lines)} records could be written nowhere but here, on standard error; keep them"
+
+    def close(self) -> None:
+        """Give up the lock."""
+        os.close(self._fd)
+
+
+def open_ledger(folder: Path) -> tuple[LocalLedgerFile, LedgerState, str]:
+    """Lock and read the ledger in `folder`, making both where they are missing; gives a sentence if a tail was torn.
+
+    Raises LedgerBusy, LedgerDamaged or StoreError.
+    """
+    path = folder / NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = _lock(path)
+    except OSError as exc:
+        raise _store_error("open", path, exc) from exc
+    try:
+        with os.fdopen(os.dup(fd), "rb") as file:
+            file.seek(0)
+            replayed = replay(file, str(path))
+        said = _cut_torn(fd, path, replayed)
+        # At every open, not only when it was made: a kill between making and syncing would leave a ledger that
+        # a power cut removes, name and all.
+        os.fsync(fd)
+        _sync_folder(folder)
+        _sync_folder(folder.parent)
+        _make_reserve(folder)
+    except OSError as exc:
+        os.close(fd)
+        raise _store_error("open", path, exc) from exc
+    except BaseException:
+        os.close(fd)
+        raise
+    return LocalLedgerFile(folder, fd, replayed.end), replayed.state, said
+
+
+def read_ledger(folder: Path) -> LedgerState:
+    """Read the ledger in `folder` without a lock, while a run may be writing it; empty where there is none.
+
+    Raises LedgerDamaged or StoreError.
+    """
+    path = folder / NAME
+    try:
+        with path.open("rb") as file:
+            return replay(file, str(path)).state
+    except FileNotFoundError:
+        return LedgerState()
+    except OSError as exc:
+        raise _store_error("read", path, exc) from exc
+
+
+def _lock(path: Path) -> int:
+    for _ in range(_LOCK_TRIES):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine, there = os.fstat(fd), os.stat(path)
+            if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            raise LedgerBusy(
+                f"another run holds {path}; wait for it to end, or stop it (nothing was submitted here)"
+            ) from None
+        except FileNotFoundError:
+            pass  # replaced or removed between opening and locking: look again
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    raise LedgerBusy(f"{path} is being replaced again and again by another program")
+
+
+def _cut_torn(fd: int, path: Path, replayed: Replayed) -> str:
+    if not replayed.torn:
+        return ""
+    keep = os.open(path.with_name(TORN), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        _write_all(keep, replayed.torn + b"\n")
+        os.fsync(keep)
+    finally:
+        os.close(keep)
+    os.ftruncate(fd, replayed.end)
+    return (
+        f"the last line of {path} was torn off by a crash; its {len(replayed.torn)} bytes were cut off "
+        f"and are kept in {TORN}"
+    )
+
+
+def _make_reserve(folder: Path) -> None:
+    path = folder / RESERVE
+    try:
+        if path.stat().st_size == RESERVE_BYTES:
+            return
+    except FileNotFoundError:
+        pass
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            _write_all(fd, os.urandom(RESERVE_BYTES))  # random: a file system that compresses must not shrink it
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        if exc.errno in _FULL:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _store_error(verb: str, path: Path, exc: OSError) -> StoreError:
+    why = "the disk is full" if exc.errno in _FULL else (exc.strerror or str(exc))
+    return StoreError(f"cannot {verb} {path}: {why}")

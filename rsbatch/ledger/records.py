@@ -1,0 +1,208 @@
+"""Records and their line form: the ledger's format, version 1.
+
+Rule: pure. A record is built here and nowhere else, so that this file is the list of what a ledger may hold. A
+line is `{"v":1,"seq":…,"ts":…,"run":…,"type":…,…,"crc":"…"}`; the CRC-32 covers the line's bytes before `,"crc"`.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic_core import from_json, to_json
+
+from rsbatch.lifecycle import Event
+from rsbatch.model import SavedFile
+
+VERSION = 1
+Stage = Literal["submit", "generate", "download"]
+How = Literal["attached", "not_sent", "resubmit"]
+
+_CRC = re.compile(rb'^,"crc":"([0-9a-f]{8})"}$')
+_CRC_LENGTH = len(b',"crc":"00000000"}')
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record before it has a place in a ledger. `task` and `key` are empty for records of the run itself."""
+
+    type: str
+    task: str = ""
+    key: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class BadLine(ValueError):
+    """A complete line that is not a record that can be trusted; the text says why."""
+
+
+def encode(record: Record, *, seq: int, ts: float, run: str) -> tuple[bytes, dict[str, Any]]:
+    """Give the line (newline included) and the value that `decode` would give for it.
+
+    `ts` is in seconds since 1970, UTC.
+    """
+    value: dict[str, Any] = {"v": VERSION, "seq": seq, "ts": timestamp(ts), "run": run, "type": record.type}
+    if record.task:
+        value |= {"task": record.task, "key": record.key}
+    value |= record.fields
+    body = to_json(value)[:-1]
+    return b'%s,"crc":"%08x"}\n' % (body, zlib.crc32(body)), value
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """Read one line (without its newline) back; raises BadLine."""
+    body, tail = line[:-_CRC_LENGTH], line[-_CRC_LENGTH:]
+    crc = _CRC.match(tail)
+    if crc is None:
+        raise BadLine("not a whole record")
+    if int(crc[1], 16) != zlib.crc32(body):
+        raise BadLine("the checksum does not fit")
+    try:
+        value = from_json(body + b"}")
+    except ValueError:
+        raise BadLine("not JSON") from None
+    if not isinstance(value, dict) or not isinstance(value.get("seq"), int) or not isinstance(value.get("type"), str):
+        raise BadLine("not a record")
+    if value.get("v") != VERSION:
+        raise BadLine(f"version {value.get('v')!r}, and this rsbatch reads version {VERSION}")
+    return value
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds_of(ts: str) -> float:
+    """Seconds since 1970 of a record's `ts`."""
+    return datetime.fromisoformat(ts).timestamp()
+
+
+def event_of(value: Mapping[str, Any]) -> Event | None:
+    """Give the lifecycle event that a decoded record stands for, None for records that move no state.
+
+    Types that this version does not know move nothing. Raises BadLine where a known type lacks what tells.
+    """
+    kind = value["type"]
+    if kind == "failed":
+        if value.get("final"):
+            return Event.FAILED_FINAL
+        return Event.FAILED_SUBMIT if value.get("stage") == "submit" else Event.FAILED_DOWNLOAD
+    if kind == "resolved":
+        try:
+            return Event(str(value.get("how")))
+        except ValueError:
+            raise BadLine(f"resolved how? {value.get('how')!r}") from None
+    return _PLAIN_EVENTS.get(kind)
+
+
+_PLAIN_EVENTS = {
+    e.value: e
+    for e in (
+        Event.SUBMITTING,
+        Event.SUBMITTED,
+        Event.NOT_SUBMITTED,
+        Event.IN_DOUBT,
+        Event.GENERATED,
+        Event.DOWNLOADED,
+        Event.SAVED,
+        Event.PARKED,
+    )
+}
+
+
+def run_started(*, service: str, name: str, manifest: str, manifest_sha256: str, version: str, tasks: int) -> Record:
+    """A run begins; `tasks` is how many tasks its manifest has."""
+    return Record(
+        "run_started",
+        fields={
+            "service": service,
+            "name": name,
+            "manifest": manifest,
+            "manifest_sha256": manifest_sha256,
+            "version": version,
+            "tasks": tasks,
+        },
+    )
+
+
+def submitting(task: str, key: str, *, attempt: int, request: object | None, usd: Decimal | None, path: str) -> Record:
+    """The intent: durable before the request leaves. `request` is the body's ledger form on attempt 1."""
+    fields: dict[str, Any] = {"attempt": attempt}
+    if request is not None:
+        fields["request"] = request
+    fields |= {"usd": None if usd is None else str(usd), "path": path}
+    return Record("submitting", task, key, fields)
+
+
+def submitted(task: str, key: str, *, attempt: int, job_id: str, request_id: str | None) -> Record:
+    """The service accepted: durable before the first query."""
+    return Record("submitted", task, key, {"attempt": attempt, "job_id": job_id, "request_id": request_id})
+
+
+def not_submitted(task: str, key: str, *, attempt: int, reason: str, status: int | None) -> Record:
+    """Certainly no job came of this attempt; `status` is the HTTP status, None where there was none."""
+    return Record("not_submitted", task, key, {"attempt": attempt, "reason": reason, "status": status})
+
+
+def in_doubt(task: str, key: str, *, attempt: int, reason: str) -> Record:
+    """A request may have been sent, and its fate is unknown."""
+    return Record("in_doubt", task, key, {"attempt": attempt, "reason": reason})
+
+
+def generated(task: str, key: str, *, job_id: str, images: int, waited_s: float, queries: int) -> Record:
+    """The service said DONE; `waited_s` in seconds since the submission as far as this run knows."""
+    return Record(
+        "generated",
+        task,
+        key,
+        {"job_id": job_id, "images": images, "waited_s": round(waited_s, 3), "queries": queries},
+    )
+
+
+def downloaded(task: str, key: str, *, job_id: str, files: Sequence[SavedFile]) -> Record:
+    """The bytes are in part files, verified, hashed and synced: durable before the rename."""
+    return Record("downloaded", task, key, {"job_id": job_id, "files": [asdict(f) for f in files]})
+
+
+def saved(task: str, key: str, *, job_id: str, files: Sequence[SavedFile]) -> Record:
+    """The files are in place."""
+    return Record("saved", task, key, {"job_id": job_id, "files": [asdict(f) for f in files]})
+
+
+def failed(task: str, key: str, *, stage: Stage, final: bool, code: str, message: str) -> Record:
+    """A task ended without its image, for good (`final`) or until the next run."""
+    return Record("failed", task, key, {"stage": stage, "final": final, "code": code, "message": message})
+
+
+def parked(task: str, key: str, *, job_id: str, waited_s: float) -> Record:
+    """The task's time is over and its job has not ended; it is polled again by the next run."""
+    return Record("parked", task, key, {"job_id": job_id, "waited_s": round(waited_s, 3)})
+
+
+def renamed(task: str, key: str, *, from_: str) -> Record:
+    """The history of `from_` with the same key goes on under the id `task`."""
+    return Record("renamed", task, key, {"from": from_})
+
+
+def moved(task: str, key: str, *, from_: str, to: str) -> Record:
+    """A file made way for another: durable before the move. `task` and `key` are of the file that moves."""
+    return Record("moved", task, key, {"from": from_, "to": to})
+
+
+def resolved(task: str, key: str, *, how: How, job_id: str | None = None) -> Record:
+    """A person settled the task's doubt."""
+    fields: dict[str, Any] = {"how": how}
+    if job_id is not None:
+        fields["job_id"] = job_id
+    return Record("resolved", task, key, fields)
+
+
+def run_ended(summary: Mapping[str, Any]) -> Record:
+    """A run ended by itself; the fields of its summary, without `run`, which each record has."""
+    return Record("run_ended", fields={k: v for k, v in summary.items() if k != "run"})

@@ -1,0 +1,67 @@
+"""Reading a ledger's bytes back into what they say.
+
+Rule: a line without a newline at the very end is a torn write and is left out; anything else that cannot be
+trusted raises LedgerDamaged with the number of its line. Nothing is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from rsbatch.errors import LedgerDamaged
+from rsbatch.ledger.records import BadLine, decode
+from rsbatch.ledger.state import LedgerState
+
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What the bytes say: `end` is where the last whole line ends, `torn` what stands after it."""
+
+    state: LedgerState
+    end: int
+    torn: bytes
+
+
+def lines(file: BinaryIO) -> Iterator[bytes]:
+    """Give the lines, each with its newline, the last one perhaps without; split on newline alone."""
+    rest = b""
+    while chunk := file.read(_CHUNK):
+        whole = (rest + chunk).split(b"\n")
+        rest = whole.pop()
+        for line in whole:
+            yield line + b"\n"
+    if rest:
+        yield rest
+
+
+def records(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
+    """Give each record, decoded; a torn tail is left out. Raises LedgerDamaged."""
+    for number, line in enumerate(lines(file), 1):
+        if line.endswith(b"\n"):
+            yield _decode(line[:-1], path, number)
+
+
+def replay(file: BinaryIO, path: str) -> Replayed:
+    """Fold all records; raises LedgerDamaged."""
+    state, at = LedgerState(), 0
+    for number, line in enumerate(lines(file), 1):
+        if not line.endswith(b"\n"):
+            return Replayed(state, at, line)
+        value = _decode(line[:-1], path, number)
+        try:
+            state.apply(value, at)
+        except BadLine as exc:
+            raise LedgerDamaged(path, number, str(exc)) from None
+        at += len(line)
+    return Replayed(state, at, b"")
+
+
+def _decode(line: bytes, path: str, number: int) -> dict[str, Any]:
+    try:
+        return decode(line)
+    except BadLine as exc:
+        raise LedgerDamaged(path, number, str(exc)) from None

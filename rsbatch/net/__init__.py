@@ -1,0 +1,1 @@
+"""The network: the service, downloads, and the guard in front of them."""

@@ -1,0 +1,401 @@
+"""What to start next: a pure scheduler that is told what happened and says what to do.
+
+Rule: no IO, no clock, no coroutine; every method is given `now` (the event loop's time, seconds) where it matters.
+The runner asks `next`, starts what it names, and reports the end of it. A slot is free when its job has ended, not
+when its image is saved. Jobs wait in one heap by due time, not in coroutines.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import count
+from random import Random
+from typing import Generic, TypeVar
+
+from rsbatch.ledger.state import History
+from rsbatch.model import Limits, Task
+from rsbatch.pacing import InFlightLimit, QuerySchedule, RateGate
+from rsbatch.retry import UNAVAILABLE_SECONDS, backoff
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """A task to submit. `refusals` counts the passing ones of this run; `in_doubt`: it is a resubmission."""
+
+    task: Task
+    refusals: int = 0
+    in_doubt: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A submitted task on its way to its files.
+
+    `path` is where its image goes, with EXT; `since` the time its timeout counts from (None: from its first query);
+    `ended` is true once the service holds it no more; `orphan` that no task of the manifest is its own; `restore`
+    that it was saved before and its file is gone; `rebuy` what to submit if it does not
+    answer; `fresh` that this run submitted it.
+    """
+
+    history: History
+    path: str
+    since: float | None = None
+    ended: bool = False
+    orphan: bool = False
+    restore: bool = False
+    fresh: bool = False
+    rebuy: Order | None = None
+    queries: int = 0
+    troubles: int = 0
+    empties: int = 0
+    unknown_since: float | None = None
+    download_attempts: int = 0
+    download_since: float | None = None
+    images: tuple[str, ...] = ()
+
+
+class Halt(Enum):
+    """Why a run submits no more. The value is the machine-readable reason of the summary."""
+
+    BUDGET = "budget"
+    STOP_AFTER = "stop_after"
+    MAX_FAILURES = "max_failures"
+    MAX_IN_DOUBT = "max_in_doubt"
+    KEY = "key_refused"
+    BALANCE = "balance"
+    ADDRESS = "wrong_address"
+    UNAVAILABLE = "unavailable"
+    SIGNAL = "signal"
+    STORE = "store"
+
+
+@dataclass(frozen=True, slots=True)
+class StartSubmit:
+    """Submit this order."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class StartQuery:
+    """Ask for this job."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class StartDownload:
+    """Download this job's images."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing may start before `until` (None: before something ends)."""
+
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Nothing is left that this run may do."""
+
+
+Step = StartSubmit | StartQuery | StartDownload | Idle | Finished
+
+
+class _DueHeap(Generic[T]):
+    """Things by the time they are due; equal times in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, T]] = []
+        self._tick = count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, due: float, item: T) -> None:
+        heapq.heappush(self._heap, (due, next(self._tick), item))
+
+    def due(self) -> float | None:
+        return self._heap[0][0] if self._heap else None
+
+    def pop(self, now: float) -> T | None:
+        """Take the first thing that is due, None if nothing is."""
+        return heapq.heappop(self._heap)[2] if self._heap and self._heap[0][0] <= now else None
+
+
+@dataclass(slots=True)
+class Open:
+    """How many requests of each kind are under way."""
+
+    submits: int = 0
+    queries: int = 0
+    downloads: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.submits or self.queries or self.downloads)
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The replaceable judgements, and how many requests may be open at once."""
+
+    in_flight: InFlightLimit
+    queries: QuerySchedule
+    open_submits: int
+    open_queries: int
+    rng: Random = field(default_factory=Random)
+
+
+class Scheduler:
+    """Holds what waits and what is under way in one run that began at `now`."""
+
+    def __init__(self, limits: Limits, policies: Policies, now: float) -> None:
+        self.limits = limits
+        self.halted: Halt | None = None
+        self.harvesting = True
+        self.exhausted = False
+        self.in_flight = 0
+        """Jobs the service holds, as far as we know, and submissions under way."""
+        self.open = Open()
+        self.paused: str | None = None
+        self._policies = policies
+        self._ready: deque[Order] = deque()
+        self._delayed: _DueHeap[Order] = _DueHeap()
+        self._jobs: _DueHeap[Job] = _DueHeap()
+        self._downloads: deque[Job] = deque()
+        self._later_downloads: _DueHeap[Job] = _DueHeap()
+        self._submit_gate = RateGate(limits.submits_per_second)
+        self._query_gate = RateGate(limits.queries_per_second)
+        self._submits_from = self._queries_from = float("-inf")
+        self._submit_pauses = self._query_pauses = 0
+        self._hopeful_at = now
+
+    # what is left
+
+    @property
+    def hungry(self) -> bool:
+        """True while more orders should be offered."""
+        return not self.exhausted and self.halted is None and len(self._ready) < self._policies.open_submits
+
+    @property
+    def waiting_downloads(self) -> int:
+        """Jobs that have ended well and are not saved yet."""
+        return len(self._downloads) + len(self._later_downloads) + self.open.downloads
+
+    @property
+    def jobs_waiting(self) -> int:
+        """Jobs in the query heap."""
+        return len(self._jobs)
+
+    # what comes in
+
+    def offer(self, order: Order) -> None:
+        """Add an order at the end of the line."""
+        self._ready.append(order)
+
+    def watch(self, job: Job, due: float) -> None:
+        """Ask for `job` from the time `due` on; it counts as in flight until it is reported as ended."""
+        if not job.ended:
+            self.in_flight += 1
+        self._jobs.push(due, job)
+
+    def halt(self, reason: Halt, *, harvest: bool = True) -> None:
+        """Submit no more; without `harvest` start nothing else either. The first reason stays, but STORE wins."""
+        if self.halted is None or reason is Halt.STORE:
+            self.halted = reason
+        self.harvesting = self.harvesting and harvest
+
+    # what to do
+
+    def next(self, now: float) -> Step:
+        """Say what to start at `now`, and count it as under way; downloads first, new submissions last."""
+        if self.harvesting:
+            step = self._next_download(now) or self._next_query(now)
+            if step is not None:
+                return step
+        if self.halted is None:
+            if self._unavailable(now):
+                self.halt(Halt.UNAVAILABLE)
+            elif (submit := self._next_submit(now)) is not None:
+                return submit
+        if self._over():
+            return Finished()
+        return Idle(self._next_time())
+
+    def _next_download(self, now: float) -> StartDownload | None:
+        if self.open.downloads >= self.limits.downloads:
+            return None
+        job = self._later_downloads.pop(now) or (self._downloads.popleft() if self._downloads else None)
+        if job is None:
+            return None
+        self.open.downloads += 1
+        return StartDownload(job)
+
+    def _next_query(self, now: float) -> StartQuery | None:
+        at = self._query_time()
+        job = self._jobs.pop(now) if at is not None and at <= now else None
+        if job is None:
+            return None
+        self._query_gate.take(now)
+        self.open.queries += 1
+        if job.since is None:
+            job.since = now
+        job.queries += 1
+        return StartQuery(job)
+
+    def _next_submit(self, now: float) -> StartSubmit | None:
+        while (order := self._delayed.pop(now)) is not None:
+            self._ready.append(order)
+        at = self._submit_time()
+        if at is None or at > now:
+            return None
+        self._submit_gate.take(now)
+        self.paused = None
+        self.open.submits += 1
+        self.in_flight += 1
+        return StartSubmit(self._ready.popleft())
+
+    def _submit_time(self) -> float | None:
+        """When the first order in line may go, None if that waits for something to end."""
+        if not self._ready or self.open.submits >= self._policies.open_submits:
+            return None
+        limit = self._policies.in_flight.opens_at(self.in_flight)
+        if limit is None or self.in_flight >= self.limits.in_flight:
+            return None
+        return max(limit, self._submits_from, self._submit_gate.opens_at())
+
+    def _query_time(self) -> float | None:
+        due = self._jobs.due()
+        if due is None or self.open.queries >= self._policies.open_queries:
+            return None
+        return max(due, self._queries_from, self._query_gate.opens_at())
+
+    @property
+    def _hopeless_at(self) -> float | None:
+        """When the service counts as unavailable, if nothing changes: nothing out, something to submit."""
+        waiting = bool(self._ready or len(self._delayed)) and self.in_flight == 0
+        return self._hopeful_at + UNAVAILABLE_SECONDS if waiting else None
+
+    def _unavailable(self, now: float) -> bool:
+        at = self._hopeless_at
+        return at is not None and now >= at
+
+    def _over(self) -> bool:
+        if self.open:
+            return False
+        if self.harvesting and (len(self._jobs) or self._downloads or len(self._later_downloads)):
+            return False
+        return self.halted is not None or (self.exhausted and not self._ready and not len(self._delayed))
+
+    def _next_time(self) -> float | None:
+        times: list[float | None] = []
+        if self.harvesting:
+            times += [self._query_time()]
+            if self.open.downloads < self.limits.downloads:
+                times += [self._later_downloads.due()]
+        if self.halted is None:
+            times += [self._delayed.due(), self._submit_time(), self._hopeless_at]
+        return min((t for t in times if t is not None), default=None)
+
+    # what happened to submissions
+
+    def accepted(self, job: Job, now: float) -> None:
+        """The order became `job`, durably recorded."""
+        self.open.submits -= 1
+        self._policies.in_flight.accepted(self.in_flight, now)
+        self._submit_pauses = 0
+        self._hopeful_at = now
+        self.in_flight -= 1  # `watch` counts the job itself
+        job.since = now
+        self.watch(job, now + self._policies.queries.delay(0.0, 0))
+
+    def throttled(self, order: Order, reason: str, retry_after: float | None, now: float, *, limit: bool) -> None:
+        """The order was put off through no fault of its own; `limit`: by the service's rate or concurrency limit."""
+        self._back(now)
+        if limit:
+            self._policies.in_flight.refused(self.in_flight, now)
+        if now >= self._submits_from:  # several that were under way together count once
+            self._submit_pauses += 1
+        wait = retry_after if retry_after else backoff(self._submit_pauses, self._policies.rng)
+        self._submits_from = max(self._submits_from, now + wait)
+        self.paused = reason
+        self._ready.appendleft(order)
+
+    def retry(self, order: Order, after: float, now: float) -> None:
+        """The order is tried again after `after` seconds."""
+        self._back(now)
+        self._delayed.push(now + after, order)
+
+    def dropped(self, now: float) -> None:
+        """An order came to nothing: failed, in doubt, or not tried any more."""
+        self._back(now)
+
+    def _back(self, now: float) -> None:
+        self.open.submits -= 1
+        self.in_flight -= 1
+
+    # what happened to jobs
+
+    def asked(self, job: Job, now: float, *, after: float | None = None) -> None:
+        """A query told that the job goes on; ask again by the schedule, or after `after` seconds."""
+        self.open.queries -= 1
+        self._query_pauses = 0
+        age = now - job.since if job.since is not None else 0.0
+        self._jobs.push(now + (self._policies.queries.delay(age, job.queries) if after is None else after), job)
+
+    def queries_throttled(self, job: Job, retry_after: float | None, now: float) -> None:
+        """The service wants fewer queries."""
+        self.open.queries -= 1
+        if now >= self._queries_from:
+            self._query_pauses += 1
+        wait = retry_after if retry_after else backoff(self._query_pauses, self._policies.rng)
+        self._queries_from = max(self._queries_from, now + wait)
+        self._jobs.push(now, job)
+
+    def abandoned(self, job: Job, now: float) -> None:
+        """A query was broken off; the job stays out, for the next run."""
+        self.open.queries -= 1
+
+    def ended(self, job: Job, now: float) -> None:
+        """A query told that the service holds the job no more; its slot is free."""
+        self.open.queries -= 1
+        self.release(job, now)
+
+    def release(self, job: Job, now: float) -> None:
+        """Free the job's slot, once."""
+        if not job.ended:
+            job.ended = True
+            self.in_flight -= 1
+            self._hopeful_at = now
+
+    # what happened to downloads
+
+    def deliver(self, job: Job) -> None:
+        """The job's images can be downloaded."""
+        self._downloads.append(job)
+
+    def begin_inline(self) -> None:
+        """Count a download that did not wait in line."""
+        self.open.downloads += 1
+
+    def downloaded(self) -> None:
+        """A download ended, well or for good."""
+        self.open.downloads -= 1
+
+    def download_later(self, job: Job, due: float) -> None:
+        """A download ended badly and is tried again at `due`, with the same URLs."""
+        self.open.downloads -= 1
+        self._later_downloads.push(due, job)
+
+    def ask_fresh(self, job: Job, due: float) -> None:
+        """A download ended badly and needs fresh URLs: the job is asked for at `due`."""
+        self.open.downloads -= 1
+        self._jobs.push(due, job)

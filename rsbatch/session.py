@@ -1,0 +1,342 @@
+"""Where a run is put together: manifest, ledger and edges, in the one order that is safe.
+
+Rule: nothing is created before the manifest is known to be right, and nothing is submitted before the ledger is
+locked, read whole and found to be this manifest's own. This is the only module that knows every edge.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from rsbatch import __version__, sidecar
+from rsbatch.body import ImageChanged, wire_bytes
+from rsbatch.clock import Clock, SystemClock
+from rsbatch.errors import StoreError, UsageError
+from rsbatch.keys import find_key
+from rsbatch.ledger import records
+from rsbatch.ledger.local import NAME, LocalLedgerFile, open_ledger, read_ledger
+from rsbatch.ledger.state import History, LedgerState
+from rsbatch.ledger.writer import Ledger
+from rsbatch.manifest.check import check
+from rsbatch.manifest.expand import Manifest
+from rsbatch.manifest.load import load_manifest
+from rsbatch.model import Limits, LocalImage, Rules, Selection, Task
+from rsbatch.planning import Action, Matcher, Terms, decide, selects
+from rsbatch.progress.interface import Observer, Silent
+
+if TYPE_CHECKING:
+    from rsbatch.net.fetch import Fetcher
+    from rsbatch.net.service import Service
+    from rsbatch.runner import RunPlan
+    from rsbatch.summary import Result
+
+SIMULATED_URL = "http://127.0.0.1:8765"
+SIMULATED_SUFFIX = "-simulated"
+SIMULATOR_STATE = "simulator.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line, or a caller from Python, says over the manifest. Times in seconds; None: as the manifest.
+
+    `output` is relative to the working directory. `simulate` runs against the built-in simulator.
+    """
+
+    simulate: bool = False
+    output: Path | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    date: str | None = None
+    selection: Selection = field(default_factory=Selection)
+    limits: dict[str, object] = field(default_factory=dict)
+    rules: dict[str, object] = field(default_factory=dict)
+    grace: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A manifest as one command sees it: with the options applied. `folder` is the output folder."""
+
+    manifest: Manifest
+    options: Options
+    folder: Path
+    service: str
+    limits: Limits
+    rules: Rules
+
+    def read_state(self) -> LedgerState:
+        """Read the ledger without a lock; raises StoreError where it is damaged or another's."""
+        state = read_ledger(self.folder)
+        check_owner(self, state)
+        return state
+
+
+def open_project(path: Path, options: Options) -> Project:
+    """Load the manifest and apply the options; raises ManifestError."""
+    manifest = load_manifest(path, variables=options.variables, date=options.date, output=options.output)
+    folder, service = manifest.output_dir, manifest.api.base_url.rstrip("/")
+    if options.simulate:
+        folder, service = folder.with_name(folder.name + SIMULATED_SUFFIX), "simulator"
+    limits = replace(manifest.limits, **options.limits)  # type: ignore[arg-type]
+    rules = replace(manifest.rules, **options.rules)  # type: ignore[arg-type]
+    return Project(manifest, options, folder, service, limits, rules)
+
+
+def check_owner(project: Project, state: LedgerState) -> None:
+    """Raise StoreError if the ledger is another service's or another manifest's, or lost while its images are there."""
+    path = project.folder / NAME
+    if state.service is not None and state.service != project.service:
+        raise StoreError(
+            f"{path} belongs to the service {state.service}, and this run is for {project.service}; "
+            f"give this one another folder (output.dir or --output)"
+        )
+    if state.name is not None and state.name != project.manifest.name:
+        raise StoreError(
+            f"{path} belongs to the manifest named {state.name}, and this one is named {project.manifest.name}; "
+            f"give it another folder (output.dir or --output), or its old name back"
+        )
+    if state.seq == 0 and (found := next(find_sidecars(project.folder), None)) is not None:
+        raise StoreError(
+            f"{project.folder} has images of rsbatch ({found.name}) and no ledger: what was paid for them is not "
+            f"known. `rsbatch repair` with this manifest rebuilds the ledger from the files beside the images"
+        )
+
+
+def find_sidecars(folder: Path) -> Iterator[Path]:
+    """Give the sidecars in a folder, in no order."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(parent) / name
+            if name.endswith((".png.json", ".jpg.json", ".webp.json")) and _sidecar_in(path) is not None:
+                yield path
+
+
+def _sidecar_in(path: Path) -> sidecar.Sidecar | None:
+    try:
+        if path.is_symlink() or path.stat().st_size > sidecar.MOST_BYTES:
+            return None
+        return sidecar.parse(path.read_bytes())
+    except OSError:
+        return None
+
+
+def match(project: Project, state: LedgerState) -> tuple[Matcher, int, list[str]]:
+    """Pass over the whole manifest once: check it, and give its tasks their histories.
+
+    Gives the matcher (not settled), how many tasks are selected, and warnings. Raises ManifestError with every
+    problem, and UsageError where a budget is set and a task to be submitted has no price.
+    """
+    matcher, selected = Matcher(state), 0
+    unpriced: list[Task] = []
+    selection = project.options.selection
+
+    def visit(task: Task) -> None:
+        nonlocal selected
+        matcher.visit(task)
+        selected += selects(selection, task.id)
+        if project.rules.budget is not None and task.usd is None and len(unpriced) < _UNPRICED_KEPT:
+            unpriced.append(task)
+
+    checked = check(project.manifest, visit)
+    matcher.settle()
+    _check_prices(project, matcher, state, unpriced)
+    warnings = [
+        f"{', '.join(ids)} are the same request under several ids: each is bought by itself"
+        for ids in checked.same_key_groups
+    ]
+    return matcher, selected, warnings
+
+
+_UNPRICED_KEPT = 1000
+
+
+def _check_prices(project: Project, matcher: Matcher, state: LedgerState, unpriced: Iterable[Task]) -> None:
+    terms = Terms(project.options.selection, project.rules.in_doubt)
+    for task in unpriced:
+        history = matcher.of(task)
+        sizes = [f.bytes for f in history.files] if history is not None else []
+        if decide(task, history, state, terms, sizes).action is Action.SUBMIT:
+            raise UsageError(
+                f"there is a budget, and {task.id} (line {task.origin.line} of {project.manifest.path.name}) has no "
+                f"price: add one that matches it under `prices`; nothing was submitted"
+            )
+
+
+@asynccontextmanager
+async def open_edges(project: Project, clock: Clock, key: str | None) -> AsyncIterator[tuple[Service, Fetcher]]:
+    """Connect to the service, or to the simulator in this process where `key` is None."""
+    from rsbatch.net.fetch import HttpFetcher, guarded_transport
+    from rsbatch.net.guard import policy_for_url
+    from rsbatch.net.service import MAX_OPEN_QUERIES, HttpService
+
+    # A query may answer with an image in base64: a third larger, and some air for the JSON around it.
+    most = project.limits.max_image_bytes * 4 // 3 + 1024 * 1024
+    async with AsyncExitStack() as stack:
+        fetcher: HttpFetcher
+        if key is None:
+            from rsbatch.simulator import Settings, SimulatorTransport, open_simulator
+
+            engine = open_simulator(Settings(), project.folder / SIMULATOR_STATE, clock.wall)
+            transport = SimulatorTransport(engine, clock=clock.wall, paint_in_thread=True)
+            service = HttpService(SIMULATED_URL, "sk-simulated", clock=clock, max_answer=most, transport=transport)
+            fetcher = HttpFetcher(transport)
+        else:
+            service = HttpService(project.service, key, clock=clock, max_answer=most)
+            policy = await policy_for_url(project.service)
+            fetcher = HttpFetcher(guarded_transport(policy, project.limits.downloads + MAX_OPEN_QUERIES))
+        stack.push_async_callback(fetcher.aclose)
+        yield await stack.enter_async_context(service), fetcher
+
+
+async def run(
+    project: Project,
+    observer: Observer | None = None,
+    signals: AsyncIterator[int] | None = None,
+    *,
+    clock: Clock | None = None,
+) -> Result:
+    """Run a project to its end on asyncio and say how it ended; raises RsbatchError where it cannot begin."""
+    return await _execute(project, observer or Silent(), signals, clock or SystemClock())
+
+
+async def restore(project: Project, wanted: Callable[[LedgerState], Sequence[History]], observer: Observer) -> Result:
+    """Fetch saved images again whose files are missing or altered; submits nothing and takes up nothing else."""
+    return await _execute(project, observer, None, SystemClock(), wanted)
+
+
+async def _execute(
+    project: Project,
+    observer: Observer,
+    signals: AsyncIterator[int] | None,
+    clock: Clock,
+    wanted: Callable[[LedgerState], Sequence[History]] | None = None,
+) -> Result:
+    from rsbatch.runner import Edges, Runner
+    from rsbatch.storage.local import LocalStorage
+
+    key = None if project.options.simulate else find_key(project.manifest.api, os.environ, Path.cwd())
+    file, state, matcher, selected = await anyio.to_thread.run_sync(_open_ledger, project, observer)
+    ledger = Ledger(file, state, clock=clock, run=new_run_id(clock), say=observer.note)
+    try:
+        async with open_edges(project, clock, key) as (service, fetcher):
+            storage = LocalStorage(project.folder)
+            rng = Random()  # noqa: S311 - it spreads retries, it keeps no secret
+            edges = Edges(service, fetcher, storage, ledger, render, observer, clock, rng)
+            plan = _run_plan(project, matcher, selected)
+            if wanted is not None:
+                restoring = tuple(await anyio.to_thread.run_sync(wanted, state))
+                plan = replace(plan, tasks=iter(()), restore=restoring, harvest=False)
+            return await Runner(plan, edges).run(signals)
+    finally:
+        await ledger.close()
+        observer.close()
+
+
+def _run_plan(project: Project, matcher: Matcher, selected: int) -> RunPlan:
+    from rsbatch.runner import RunPlan
+
+    return RunPlan(
+        tasks=project.manifest.tasks([]),
+        matcher=matcher,
+        selected=selected,
+        limits=project.limits,
+        rules=project.rules,
+        selection=project.options.selection,
+        started=_run_started(project, matcher.total),
+        manifest=str(project.manifest.path),
+        ledger=str(project.folder / NAME),
+        output=str(project.folder),
+        service=project.service,
+        name=project.manifest.name,
+        sidecar=project.manifest.sidecar,
+        grace=project.options.grace,
+    )
+
+
+@asynccontextmanager
+async def writing(project: Project) -> AsyncIterator[Ledger]:
+    """Open the project's ledger for a command that writes records and is no run; raises as `run` does."""
+    if not (project.folder / NAME).exists():
+        check_owner(project, LedgerState())
+        raise UsageError(f"there is no ledger in {project.folder} yet")
+    file, state, said = open_ledger(project.folder)
+    clock = SystemClock()
+    if said:
+        _complain(said)
+    ledger = Ledger(file, state, clock=clock, run=new_run_id(clock), say=_complain)
+    try:
+        check_owner(project, state)
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"rsbatch: {text}\n")
+
+
+def new_run_id(clock: Clock) -> str:
+    """Make the id of a run: when it began, and six random hex digits."""
+    moment = records.timestamp(clock.wall())[:19].replace(":", "").replace("-", "")
+    return f"{moment}Z-{secrets.token_hex(3)}"
+
+
+def _open_ledger(project: Project, observer: Observer) -> tuple[LocalLedgerFile, LedgerState, Matcher, int]:
+    """Check the manifest, lock the ledger, match them. A ledger that is not there yet is made last."""
+    if not (project.folder / NAME).exists():
+        check_owner(project, LedgerState())
+        match(project, LedgerState())
+    file, state, said = open_ledger(project.folder)
+    try:
+        if said:
+            observer.note(said)
+        check_owner(project, state)
+        matcher, selected, warnings = match(project, state)
+        for warning in warnings:
+            observer.note(warning)
+    except BaseException:
+        file.close()
+        raise
+    return file, state, matcher, selected
+
+
+def _run_started(project: Project, tasks: int) -> records.Record:
+    return records.run_started(
+        service=project.service,
+        name=project.manifest.name,
+        manifest=str(project.manifest.path),
+        manifest_sha256=project.manifest.sha256,
+        version=__version__,
+        tasks=tasks,
+    )
+
+
+async def render(task: Task) -> bytes:
+    """Give the exact bytes to send for a task; raises ImageChanged where a local image is not as it was."""
+    if any(_has_image(value) for value in task.body.values()):
+        return await anyio.to_thread.run_sync(wire_bytes, task.body, read_image)
+    return wire_bytes(task.body, read_image)
+
+
+def _has_image(value: object) -> bool:
+    return isinstance(value, LocalImage) or (isinstance(value, list | tuple) and any(map(_has_image, value)))
+
+
+def read_image(image: LocalImage) -> bytes:
+    """Read a local image's bytes; raises ImageChanged where that cannot be done any more."""
+    if image.data is not None:
+        return image.data
+    try:
+        return image.path.read_bytes() if image.path is not None else b""
+    except OSError as exc:
+        raise ImageChanged(image) from exc

@@ -1,0 +1,99 @@
+"""The JSON file beside each image: what it is, what it cost, and enough to rebuild a lost ledger.
+
+Rule: pure; its form is frozen with `sidecar` 1. It holds no key and no result URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from rsbatch.model import SavedFile
+
+VERSION = 1
+MOST_BYTES = 4 * 1024 * 1024
+"""A sidecar is never larger; what is larger is not one of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What a sidecar says of one image. `image` is 1-based, of `images`; `usd` in US dollars, None if unknown."""
+
+    task: str
+    key: str
+    service: str
+    manifest: str
+    attempt: int
+    job_id: str
+    request_id: str | None
+    usd: Decimal | None
+    request: Any
+    image: int
+    images: int
+    file: SavedFile
+    submitted: str
+    run: str
+    rsbatch: str
+
+
+def dump(sidecar: Sidecar) -> bytes:
+    """Give the file's bytes: indented JSON, the prompt first, for people who open it."""
+    request = sidecar.request if isinstance(sidecar.request, Mapping) else {}
+    value: dict[str, Any] = {
+        "sidecar": VERSION,
+        "prompt": request.get("prompt"),
+        "task": sidecar.task,
+        "key": sidecar.key,
+        "service": sidecar.service,
+        "manifest": sidecar.manifest,
+        "attempt": sidecar.attempt,
+        "job_id": sidecar.job_id,
+        "request_id": sidecar.request_id,
+        "usd": None if sidecar.usd is None else str(sidecar.usd),
+        "request": sidecar.request,
+        "image": sidecar.image,
+        "images": sidecar.images,
+        **asdict(sidecar.file),
+        "submitted": sidecar.submitted,
+        "run": sidecar.run,
+        "rsbatch": sidecar.rsbatch,
+    }
+    return to_json(value, indent=2) + b"\n"
+
+
+def parse(data: bytes) -> Sidecar | None:
+    """Read a sidecar back; None for anything that is not one of ours."""
+    try:
+        value = from_json(data)
+        if not isinstance(value, dict) or value.get("sidecar") != VERSION:
+            return None
+        return Sidecar(
+            task=str(value["task"]),
+            key=str(value["key"]),
+            service=str(value["service"]),
+            manifest=str(value["manifest"]),
+            attempt=int(value["attempt"]),
+            job_id=str(value["job_id"]),
+            request_id=value.get("request_id"),
+            usd=None if value["usd"] is None else Decimal(value["usd"]),
+            request=value.get("request"),
+            image=int(value["image"]),
+            images=int(value["images"]),
+            file=SavedFile(
+                path=str(value["path"]),
+                bytes=int(value["bytes"]),
+                sha256=str(value["sha256"]),
+                format=str(value["format"]),
+                width=int(value["width"]),
+                height=int(value["height"]),
+            ),
+            submitted=str(value["submitted"]),
+            run=str(value["run"]),
+            rsbatch=str(value["rsbatch"]),
+        )
+    except (ValueError, KeyError, TypeError, InvalidOperation):
+        return None

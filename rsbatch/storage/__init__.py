@@ -1,0 +1,1 @@
+"""Where images are put: one interface, a real disk and memory behind it."""

@@ -1,0 +1,441 @@
+"""The output folder on a real disk.
+
+Rule: everything is reached from the output folder's own descriptor, one component at a time, and no symbolic
+link inside is followed; what is published is durable (bytes, name, and the folders made for it) when the call
+returns; nothing published is overwritten. Each method is one thread hop. The output folder itself may be a
+link: it is the user's own word where the images go.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeVar
+
+import aiofiles
+from anyio import CancelScope, to_thread
+
+from rsbatch.errors import StoreError
+from rsbatch.storage.interface import NOT_A_FILE, PARTS, Occupied, components, part_name
+from rsbatch.text import printable
+
+if TYPE_CHECKING:
+    from aiofiles.threadpool.binary import AsyncBufferedIOBase
+
+try:
+    from fcntl import F_FULLFSYNC, fcntl  # type: ignore[attr-defined,unused-ignore]
+except ImportError:
+    F_FULLFSYNC = None
+
+T = TypeVar("T")
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Never waits: a FIFO that was put in the place of an image must not hang the run.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# link() must not follow a symbolic link that is moved aside.
+_AS_IT_IS = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
+# How file systems say that they have no hard links (FAT, exFAT, SMB, some FUSE), or not for this (folders).
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+_BUFFER = 256 * 1024
+"""Bytes gathered before they are handed to a thread: one hop for sixteen of the network's pieces."""
+
+
+class LocalPart:
+    """A part file on disk, open for writing."""
+
+    def __init__(self, shown: str, file: AsyncBufferedIOBase) -> None:
+        self._shown = shown
+        self._file = file
+        self._waiting = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        """Append `data`; see `Part`."""
+        self._waiting += data
+        if len(self._waiting) >= _BUFFER:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Hand what is waiting to the system. Raises `StoreError`."""
+        if self._waiting:
+            data, self._waiting = bytes(self._waiting), bytearray()
+            # aiofiles' thread goes on when its caller is cancelled; the file would be closed under it.
+            with _translated(self._shown), CancelScope(shield=True):
+                await self._file.write(data)
+
+    async def sync(self) -> None:
+        """Flush and fsync; see `Part`."""
+        await self.flush()
+        with _translated(self._shown), CancelScope(shield=True):
+            await self._file.flush()
+            await to_thread.run_sync(_fsync, self._file.fileno())
+
+    async def close(self) -> None:
+        """Close the file. Raises `StoreError`."""
+        with _translated(self._shown), CancelScope(shield=True):
+            await self._file.close()
+
+
+class LocalStorage:
+    """One output folder on disk, made when first needed; see `Storage`. aiofiles needs asyncio."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        # Folders whose own names were made durable by this process: a folder found may be one that a killed
+        # run made and never synced.
+        self._durable: set[tuple[str, ...]] = set()
+
+    def open_part(self, name: str) -> AbstractAsyncContextManager[LocalPart]:
+        """See `Storage`."""
+        return self._open_part(part_name(name))
+
+    @asynccontextmanager
+    async def _open_part(self, name: str) -> AsyncIterator[LocalPart]:
+        shown = self._shown(f"{PARTS}/{name}")
+        with _translated(shown), CancelScope(shield=True):
+            # The opener does all of the work, in aiofiles' thread.
+            file = await aiofiles.open(name, "wb", opener=lambda _name, _flags: self._create_part(name))
+        part = LocalPart(shown, file)
+        try:
+            yield part
+            await part.flush()
+        except BaseException:
+            with CancelScope(shield=True):
+                # What happened first is what is told; the part is of no use anyhow.
+                with suppress(StoreError):
+                    await part.close()
+            raise
+        await part.close()
+
+    def part_path(self, name: str) -> Path | None:
+        """See `Storage`."""
+        return self._root / PARTS / part_name(name)
+
+    async def read_part(self, name: str) -> bytes:
+        """See `Storage`."""
+        part_name(name)
+        data = await self._run(
+            f"{PARTS}/{name}", lambda: self._using((PARTS, name), lambda file: file.read())
+        )
+        if data is None:
+            raise StoreError(f"{self._shown(PARTS)}: no part {printable(name)}")
+        return data
+
+    async def part_sha256(self, name: str) -> str | None:
+        """See `Storage`."""
+        part_name(name)
+        return await self._run(f"{PARTS}/{name}", lambda: self._using((PARTS, name), _sha256))
+
+    async def parts(self) -> list[str]:
+        """See `Storage`."""
+        return await self._run(PARTS, self._list_parts)
+
+    async def discard_part(self, name: str) -> None:
+        """See `Storage`."""
+        part_name(name)
+        await self._run(f"{PARTS}/{name}", lambda: self._discard(name))
+
+    async def publish(self, name: str, path: str) -> None:
+        """See `Storage`."""
+        place = components(path)
+        part_name(name)
+
+        def work() -> None:
+            with self._folder((PARTS,), make=True) as parts:
+                if _lstat(parts, name) is None:
+                    raise StoreError(f"{self._shown(PARTS)}: no part {printable(name)}")
+                with self._folder(place[:-1], make=True) as folder:
+                    _rename_new(parts, name, folder, place[-1], self._shown(path))
+
+        await self._run(path, work)
+
+    async def settle(self, path: str) -> None:
+        """See `Storage`."""
+        place = components(path)
+
+        def work() -> None:
+            if self._using(place, _fsync_file) is None:
+                raise StoreError(f"{self._shown(path)}: No such file")
+            with self._folder(place[:-1], make=True) as folder:
+                _fsync_folder(folder)
+
+        await self._run(path, work)
+
+    async def move(self, source: str, target: str) -> None:
+        """See `Storage`."""
+        old, new = components(source), components(target)
+
+        def work() -> None:
+            with self._folder(old[:-1], make=False) as here:
+                if _lstat(here, old[-1]) is None:
+                    raise StoreError(f"{self._shown(source)}: No such file")
+                with self._folder(new[:-1], make=True) as there:
+                    _rename_new(here, old[-1], there, new[-1], self._shown(target))
+                _fsync_folder(here)
+
+        await self._run(target, work)
+
+    async def write_atomic(self, path: str, data: bytes) -> None:
+        """See `Storage`."""
+        place = components(path)
+        # Always the same for one path, so that a crash leaves at most one, which the next try replaces.
+        temporary = f"~{hashlib.sha256(path.encode()).hexdigest()[:32]}"
+
+        def work() -> None:
+            with self._folder((PARTS,), make=True) as parts, self._folder(place[:-1], make=True) as folder:
+                with open(self._create_part(temporary), "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    _fsync(file.fileno())
+                os.replace(temporary, place[-1], src_dir_fd=parts, dst_dir_fd=folder)
+                _fsync_folder(folder)
+
+        await self._run(path, work)
+
+    async def read(self, path: str, limit: int) -> bytes | None:
+        """See `Storage`."""
+        place = components(path)
+        data = await self._run(path, lambda: self._using(place, lambda file: file.read(limit + 1)))
+        if data is not None and len(data) > limit:
+            raise StoreError(f"{printable(path)}: larger than {limit:,} bytes")
+        return data
+
+    async def exists(self, path: str) -> bool:
+        """See `Storage`."""
+        place = components(path)
+        return await self._run(path, lambda: self._stat(place) is not None)
+
+    async def size(self, path: str) -> int | None:
+        """See `Storage`."""
+        place = components(path)
+        return await self._run(path, lambda: self._size(place))
+
+    async def sizes(self, paths: Sequence[str]) -> list[int | None]:
+        """See `Storage`."""
+
+        def one(path: str) -> int | None:
+            try:
+                return self._size(components(path))
+            except (StoreError, OSError):
+                return NOT_A_FILE
+
+        return await self._run("", lambda: [one(path) for path in paths])
+
+    async def sha256(self, path: str) -> str | None:
+        """See `Storage`."""
+        place = components(path)
+        return await self._run(path, lambda: self._using(place, _sha256))
+
+    async def files(self, pattern: str = "*") -> list[str]:
+        """See `Storage`."""
+        return await self._run("", lambda: sorted(self._walk(pattern)))
+
+    # From here on everything blocks, and runs in a thread.
+
+    async def _run(self, path: str, work: Callable[[], T]) -> T:
+        with _translated(self._shown(path)):
+            return await to_thread.run_sync(work)
+
+    def _shown(self, path: str) -> str:
+        return printable(str(self._root / path))
+
+    @contextmanager
+    def _folder(self, place: Sequence[str], *, make: bool) -> Iterator[int]:
+        """Open a folder inside, component by component, and yield its descriptor.
+
+        Raises `FileNotFoundError` if it is not there and `make` is false.
+        """
+        if make:
+            self._root.mkdir(parents=True, exist_ok=True)
+        here = os.open(self._root, _FOLDER)
+        try:
+            for depth, name in enumerate(place, start=1):
+                new = make and _make_folder(here, name)
+                if make and (new or tuple(place[:depth]) not in self._durable):
+                    _fsync_folder(here)
+                    self._durable.add(tuple(place[:depth]))
+                below = _open_folder(here, name)
+                os.close(here)
+                here = below
+            yield here
+        finally:
+            os.close(here)
+
+    def _create_part(self, name: str) -> int:
+        with self._folder((PARTS,), make=True) as parts:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=parts)
+            return os.open(name, _CREATE, 0o666, dir_fd=parts)
+
+    def _list_parts(self) -> list[str]:
+        try:
+            with self._folder((PARTS,), make=False) as parts:
+                return sorted(name for name in os.listdir(parts) if not name.startswith("~"))
+        except FileNotFoundError:
+            return []
+
+    def _discard(self, name: str) -> None:
+        with suppress(FileNotFoundError), self._folder((PARTS,), make=False) as parts:
+            os.unlink(name, dir_fd=parts)
+
+    def _stat(self, place: tuple[str, ...]) -> os.stat_result | None:
+        try:
+            with self._folder(place[:-1], make=False) as folder:
+                return _lstat(folder, place[-1])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _size(self, place: tuple[str, ...]) -> int | None:
+        status = self._stat(place)
+        if status is None:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"{self._shown('/'.join(place))}: {_kind(status)}, not a regular file")
+        return status.st_size
+
+    def _using(self, place: tuple[str, ...], use: Callable[[IO[bytes]], T]) -> T | None:
+        """Open a regular file and use it; None if there is nothing."""
+        if self._size(place) is None:
+            return None
+        try:
+            with self._folder(place[:-1], make=False) as folder:
+                descriptor = os.open(place[-1], _READ, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        with open(descriptor, "rb") as file:
+            return use(file)
+
+    def _walk(self, pattern: str) -> Iterator[str]:
+        try:
+            root = os.open(self._root, _FOLDER)
+        except FileNotFoundError:
+            return
+        try:
+            for at, folders, names, descriptor in os.fwalk(".", dir_fd=root, onerror=_raise):
+                inside = "" if at == "." else at[2:] + "/"
+                folders[:] = [name for name in folders if inside or name.casefold() != PARTS]
+                for name in names:
+                    status = _lstat(descriptor, name) if fnmatchcase(name, pattern) else None
+                    if status is not None and stat.S_ISREG(status.st_mode):
+                        yield inside + name
+        finally:
+            os.close(root)
+
+
+def _rename_new(source_folder: int, source: str, folder: int, name: str, shown: str) -> None:
+    """Rename without overwriting, and make the new name durable before the old one goes.
+
+    A link fails where something stands, atomically. Without links there is a moment between look and rename;
+    the ledger's lock keeps other runs out of it.
+    """
+    try:
+        os.link(source, name, src_dir_fd=source_folder, dst_dir_fd=folder, **_AS_IT_IS)
+    except FileExistsError as exc:
+        # A crash between link and unlink leaves one file under both names: go on from there.
+        if not _same_file(_lstat(source_folder, source), _lstat(folder, name)):
+            raise Occupied(f"{shown}: something stands there already") from exc
+    except OSError as exc:
+        if exc.errno not in _NO_LINKS:
+            raise
+        if _lstat(folder, name) is not None:
+            raise Occupied(f"{shown}: something stands there already") from exc
+        os.rename(source, name, src_dir_fd=source_folder, dst_dir_fd=folder)
+        _fsync_folder(folder)
+        return
+    _fsync_folder(folder)
+    os.unlink(source, dir_fd=source_folder)
+
+
+def _same_file(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    return one is not None and other is not None and os.path.samestat(one, other)
+
+
+def _make_folder(parent: int, name: str) -> bool:
+    try:
+        # Parts are nobody else's business; what is published has the mode that the umask gives.
+        os.mkdir(name, 0o700 if name == PARTS else 0o777, dir_fd=parent)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _open_folder(parent: int, name: str) -> int:
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+    except OSError as exc:
+        # Systems disagree on the error for a link (ELOOP, ENOTDIR), and it has to be told from a file.
+        status = _lstat(parent, name) if exc.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) else None
+        if status is not None and stat.S_ISLNK(status.st_mode):
+            raise StoreError(
+                f"{printable(name)}: a symbolic link inside the output folder; rsbatch does not follow it"
+            ) from exc
+        raise
+
+
+def _lstat(folder: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _kind(status: os.stat_result) -> str:
+    if stat.S_ISLNK(status.st_mode):
+        return "a symbolic link"
+    return "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
+
+
+def _fsync(descriptor: int) -> None:
+    if F_FULLFSYNC is not None:
+        try:
+            fcntl(descriptor, F_FULLFSYNC)  # macOS' fsync stops at the drive's cache (fsync(2) there)
+            return
+        except OSError:
+            pass  # not every file system of macOS has it
+    os.fsync(descriptor)
+
+
+def _fsync_file(file: IO[bytes]) -> bool:
+    _fsync(file.fileno())
+    return True
+
+
+def _fsync_folder(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        # Some network and FUSE file systems cannot sync folders at all, and say so by these two.
+        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def _sha256(file: IO[bytes]) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+@contextmanager
+def _translated(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        reason = _REASONS.get(exc.errno or 0) or (os.strerror(exc.errno) if exc.errno else str(exc))
+        raise StoreError(f"{shown}: {reason}") from exc
+
+
+_REASONS = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "disk quota used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EFBIG: "larger than this file system or limit allows",
+    errno.EXDEV: "another file system inside the output folder; rsbatch cannot rename files into it",
+}

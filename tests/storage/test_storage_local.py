@@ -1,0 +1,267 @@
+"""What only a real disk has: links, modes, crashes between two calls, a full disk."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+import stat
+from pathlib import Path
+
+import anyio
+import pytest
+
+from rsbatch.errors import StoreError
+from rsbatch.storage.interface import NOT_A_FILE, Occupied
+from rsbatch.storage.local import LocalStorage
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def local(root: Path) -> LocalStorage:
+    return LocalStorage(root)
+
+
+async def put(storage: LocalStorage, path: str, data: bytes) -> None:
+    async with storage.open_part("put") as part:
+        await part.write(data)
+        await part.sync()
+    await storage.publish("put", path)
+
+
+async def test_parts_are_hidden_and_on_the_same_disk(local: LocalStorage, root: Path) -> None:
+    async with local.open_part("k") as part:
+        await part.write(b"x")
+    assert local.part_path("k") == root / ".parts" / "k"
+    assert (root / ".parts" / "k").read_bytes() == b"x"
+    assert stat.S_IMODE((root / ".parts").stat().st_mode) == 0o700
+
+
+async def test_modes_are_what_the_umask_gives(local: LocalStorage, root: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        await put(local, "a/b.png", b"x")
+        await local.write_atomic("a/b.png.json", b"{}")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((root / name).stat().st_mode) for name in ("a", "a/b.png", "a/b.png.json")]
+    assert modes == [0o750, 0o640, 0o640]
+    assert (root / "a/b.png").stat().st_nlink == 1
+
+
+async def test_a_link_in_place_of_a_folder_is_not_followed(local: LocalStorage, root: Path) -> None:
+    outside = root.parent.parent / "outside"
+    outside.mkdir()
+    (outside / "c.png").write_bytes(b"theirs")
+    root.mkdir(parents=True)
+    (root / "a").symlink_to(outside)
+    for path in ("a/b.png", "a/b/c.png"):
+        with pytest.raises(StoreError, match="symbolic link"):
+            await put(local, path, b"x")
+        with pytest.raises(StoreError, match="symbolic link"):
+            await local.write_atomic(path, b"x")
+    for call in (local.size, local.sha256, local.exists, local.settle):
+        with pytest.raises(StoreError, match="symbolic link"):
+            await call("a/c.png")
+    with pytest.raises(StoreError, match="symbolic link"):
+        await local.move("a/c.png", "d.png")
+    assert await local.sizes(["a/c.png"]) == [NOT_A_FILE]
+    assert await local.files() == []
+    assert os.listdir(outside) == ["c.png"]
+
+
+async def test_a_link_in_place_of_the_parts_is_not_followed(local: LocalStorage, root: Path) -> None:
+    outside = root.parent.parent / "outside"
+    outside.mkdir()
+    root.mkdir(parents=True)
+    (root / ".parts").symlink_to(outside)
+    with pytest.raises(StoreError, match="symbolic link"):
+        async with local.open_part("k"):
+            pytest.fail("must not be reached")
+    with pytest.raises(StoreError, match="symbolic link"):
+        await local.write_atomic("a.json", b"{}")
+    assert os.listdir(outside) == []
+
+
+@pytest.mark.parametrize("dangling", [True, False])
+async def test_a_link_in_place_of_an_image(local: LocalStorage, root: Path, dangling: bool) -> None:
+    root.mkdir(parents=True)
+    target = root.parent / "target"
+    if not dangling:
+        target.write_bytes(b"theirs")
+    (root / "a.png").symlink_to(target)
+    with pytest.raises(Occupied):
+        await put(local, "a.png", b"x")
+    for call in (local.size, local.sha256, local.settle):
+        with pytest.raises(StoreError, match="a symbolic link, not a regular file"):
+            await call("a.png")
+    assert await local.exists("a.png")
+    assert await local.sizes(["a.png"]) == [NOT_A_FILE]
+    assert await local.files() == []
+
+    await local.move("a.png", "a~1.png")
+
+    assert (root / "a~1.png").is_symlink()
+    assert not (root / "a.png").is_symlink()
+    assert target.exists() is not dangling
+
+
+async def test_a_stale_part_that_is_a_link_is_removed_not_written_through(local: LocalStorage, root: Path) -> None:
+    (root / ".parts").mkdir(parents=True)
+    target = root.parent / "target"
+    target.write_bytes(b"theirs")
+    (root / ".parts" / "k").symlink_to(target)
+    async with local.open_part("k") as part:
+        await part.write(b"x")
+    assert target.read_bytes() == b"theirs"
+    assert await local.read_part("k") == b"x"
+
+
+async def test_a_sidecar_replaces_a_link_and_not_its_target(local: LocalStorage, root: Path) -> None:
+    root.mkdir(parents=True)
+    target = root.parent / "target"
+    target.write_bytes(b"theirs")
+    (root / "a.json").symlink_to(target)
+    await local.write_atomic("a.json", b"{}")
+    assert target.read_bytes() == b"theirs"
+    assert (root / "a.json").read_bytes() == b"{}"
+    assert not (root / "a.json").is_symlink()
+
+
+async def test_the_output_folder_itself_may_be_a_link(root: Path, tmp_path: Path) -> None:
+    real = tmp_path / "big-disk"
+    real.mkdir()
+    root.parent.mkdir(parents=True)
+    root.symlink_to(real)
+    storage = LocalStorage(root)
+    await put(storage, "a/b.png", b"x")
+    assert (real / "a/b.png").read_bytes() == b"x"
+    assert await storage.files() == ["a/b.png"]
+
+
+async def test_a_pipe_in_place_of_an_image_does_not_hang(local: LocalStorage, root: Path) -> None:
+    root.mkdir(parents=True)
+    os.mkfifo(root / "a.png")
+    with anyio.fail_after(5):
+        with pytest.raises(StoreError, match="device or pipe"):
+            await local.sha256("a.png")
+        with pytest.raises(Occupied):
+            await put(local, "a.png", b"x")
+    assert await local.files() == []
+
+
+async def test_a_kill_between_link_and_unlink_is_finished(local: LocalStorage, root: Path) -> None:
+    async with local.open_part("k") as part:
+        await part.write(b"x")
+    os.link(root / ".parts" / "k", root / "a.png")
+    await local.publish("k", "a.png")
+    assert await local.parts() == []
+    assert (root / "a.png").stat().st_nlink == 1
+
+    os.link(root / "a.png", root / "a~1.png")
+    await local.move("a.png", "a~1.png")
+    assert await local.files() == ["a~1.png"]
+
+
+async def test_an_equal_file_that_is_not_the_part_is_still_occupied(local: LocalStorage, root: Path) -> None:
+    async with local.open_part("k") as part:
+        await part.write(b"x")
+    (root / "a.png").write_bytes(b"x")
+    with pytest.raises(Occupied):
+        await local.publish("k", "a.png")
+    assert await local.parts() == ["k"]
+
+
+async def test_a_file_system_without_hard_links(
+    local: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*args: object, **options: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)  # as FAT answers; a real one takes a mount
+    await put(local, "a/b.png", b"x")
+    assert await local.read("a/b.png", 10) == b"x"
+    async with local.open_part("k") as part:
+        await part.write(b"other")
+    with pytest.raises(Occupied):
+        await local.publish("k", "a/b.png")
+    await local.move("a/b.png", "c.png")
+    assert await local.files() == ["c.png"]
+    assert await local.parts() == ["k"]
+
+
+async def test_a_failing_link_is_told(local: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with local.open_part("k") as part:
+        await part.write(b"x")
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(StoreError, match=r"a\.png: disk full"):
+        await local.publish("k", "a.png")
+    assert await local.read_part("k") == b"x"
+
+
+async def test_leftovers_of_sidecars_are_not_parts(local: LocalStorage, root: Path) -> None:
+    await local.write_atomic("a.json", b"1")
+    (root / ".parts" / "~0123").write_bytes(b"left by a kill")
+    assert await local.parts() == []
+    assert await local.files() == ["a.json"]
+
+
+async def test_errors_name_the_path_and_the_reason(local: LocalStorage, root: Path) -> None:
+    await put(local, "a.png", b"x")
+    root.chmod(0o500)
+    if os.access(root, os.W_OK):
+        root.chmod(0o700)
+        pytest.skip("root may write anywhere")
+    try:
+        with pytest.raises(StoreError, match=r"b\.json.*Permission denied"):
+            await local.write_atomic("sub/b.json", b"x")
+    finally:
+        root.chmod(0o700)
+
+
+async def test_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"")
+    storage = LocalStorage(tmp_path / "out")
+    with pytest.raises(StoreError, match="out"):
+        await put(storage, "a.png", b"x")
+    with pytest.raises(StoreError, match="out"):
+        await storage.write_atomic("a.json", b"x")
+
+
+def _with_small_files(root: Path, then: str) -> None:
+    """In a process of its own, where no file may grow over 300,000 bytes: as on a full disk, for real."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    async def main() -> None:
+        storage = LocalStorage(root)
+        with pytest.raises(StoreError, match=f"k: {os.strerror(errno.EFBIG)}|larger than this file system"):  # noqa: PT012
+            async with storage.open_part("k") as part:
+                await part.write(b"x" * 299_000)
+                await part.write(b"x" * 500_000)
+                if then == "sync":
+                    await part.sync()
+        with pytest.raises(StoreError, match="larger"):
+            await storage.write_atomic("a.json", b"x" * 400_000)
+        assert await storage.files() == []
+
+    anyio.run(main, backend="asyncio")
+
+
+@pytest.mark.parametrize("then", ["sync", "leave"])
+def test_writes_that_fail_are_reported_and_nothing_is_published(root: Path, then: str) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_with_small_files, args=(root, then))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
