@@ -102,7 +102,7 @@ TRANSITIONS: dict[State | None, dict[Event, State]] = {
     State.FAILED_SUBMIT: _START | _DOUBT,
     State.FAILED_DOWNLOAD: _IMAGES_COME,
     State.FAILED_FINAL: _START | _BY_HAND,
-    State.HELD: _BY_HAND | _DOUBT,
+    State.HELD: _BY_HAND | _DOUBT | {Event.FAILED_FINAL: State.FAILED_FINAL},  # the last by `repair` alone
     State.RELEASED: _START | _BY_HAND | _DOUBT,
 }
 

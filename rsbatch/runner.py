@@ -170,7 +170,9 @@ class Runner:
         await self._take_up_jobs()
 
     def _count_all(self) -> None:
-        """Count the manifest's tasks by category; from here on `_write` keeps the counts."""
+        """Count the manifest's tasks by category, as they are at rest."""
+        self._counts.clear()
+        self._selected.clear()
         for history in self._state.histories():
             if self._plan.matcher.owns(history):
                 self._counts[category(history.state)] += 1
@@ -194,6 +196,7 @@ class Runner:
             self._scheduler.watch(job, now)
 
     async def _close(self) -> Result:
+        self._count_all()
         result = self._result()
         if self._ledger.failure is None:
             try:
@@ -326,14 +329,14 @@ class Runner:
         seq = self._state.seq
         for record in new:
             history = self._state.get(record.task, record.key)
-            before = category(history.state if history else None)
+            before = _live(history.state if history else None)
             seq = self._ledger.put(record)
             if history is None:
                 history = self._state.get(record.task, record.key)
                 if history is not None:
                     self._plan.matcher.adopt(history)
             if history is not None and self._plan.matcher.owns(history):
-                self._recount(record.task, before, category(history.state))
+                self._recount(record.task, before, _live(history.state))
         return seq
 
     def _recount(self, task: str, before: Category, after: Category) -> None:
@@ -704,6 +707,11 @@ class Runner:
                 paused=scheduler.paused,
             )
         )
+
+
+def _live(state: State | None) -> Category:
+    """Count a state while the run goes on: a submission under way is not in doubt yet."""
+    return Category.PENDING if state is State.SUBMITTING else category(state)
 
 
 _HALT = {wire.Fatal.KEY: Halt.KEY, wire.Fatal.BALANCE: Halt.BALANCE, wire.Fatal.ADDRESS: Halt.ADDRESS}

@@ -174,7 +174,7 @@ def remedies(result: Result, command: str) -> list[str]:
     if tasks[Category.FAILED]:
         lines.append(
             f"{tasks[Category.FAILED]} failed: `rsbatch status {command}` says why; "
-            f"`rsbatch run {command} --retry-failed` submits final failures again (they cost again)"
+            f"`rsbatch run {command} --retry-failed` submits final failures again (at a cost)"
         )
     if result.differing.altered:
         lines.append(

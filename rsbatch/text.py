@@ -85,8 +85,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))sk-[\w-]{4,}"), f"sk-{ELLIPSIS}"),
     # Reference images inside requests: no secret to us, but private, and megabytes long.
     (re.compile(r"""(\bdata:[\w.+/-]*(?:;[\w=.+-]+)*,)[^\s"'<>]+""", re.IGNORECASE), rf"\1{ELLIPSIS}"),
-    (re.compile(r"""(\bhttps?://)[^\s/"'<>?#@]+@""", re.IGNORECASE), rf"\1{ELLIPSIS}@"),
-    (re.compile(r"""(\bhttps?://[^\s"'<>?#]*)\?[^\s"'<>]*""", re.IGNORECASE), rf"\1?{ELLIPSIS}"),
+    # Slashes may be escaped, as some print JSON.
+    (re.compile(r"""(\bhttps?:(?:\\?/){2})[^\s/"'<>?#]+@""", re.IGNORECASE), rf"\1{ELLIPSIS}@"),
     # A signed URL whose beginning got lost, as in messages that print only the target.
     (
         re.compile(
@@ -97,6 +97,16 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
         rf"\1{ELLIPSIS}",
     ),
 )
+
+# A whole URL at once, and its query cut off by `_without_query`: one expression for both would look for a
+# question mark from each of many beginnings, in quadratic time.
+_URL = re.compile(r"""\bhttps?:(?:\\?/){2}[^\s"'<>]*""", re.IGNORECASE)
+_QUERY = re.compile("[?#]")
+
+
+def _without_query(found: re.Match[str]) -> str:
+    query = _QUERY.search(found[0])
+    return found[0] if query is None else found[0][: query.end()] + ELLIPSIS
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
@@ -110,7 +120,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         text = text.replace(form, ELLIPSIS)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
-    return text
+    return _URL.sub(_without_query, text)
 
 
 def _quoted(secret: str) -> str:

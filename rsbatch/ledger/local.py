@@ -12,7 +12,9 @@ import fcntl
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import anyio.to_thread
@@ -159,6 +161,52 @@ def read_ledger(folder: Path) -> LedgerState:
         return LedgerState()
     except OSError as exc:
         raise _store_error("read", path, exc) from exc
+
+
+@contextmanager
+def lock_ledger(path: Path) -> Iterator[int]:
+    """Lock the ledger at `path` without judging it, making it where it is missing; gives its descriptor."""
+    try:
+        fd = _lock(path)
+    except OSError as exc:
+        raise _store_error("open", path, exc) from exc
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def replace_ledger(path: Path, data: bytes) -> Path | None:
+    """Put `data` in the place of the locked ledger at `path`, in one step; the old one is kept beside it.
+
+    Gives where the old one is, None if it was empty. Raises StoreError.
+    """
+    try:
+        kept = None
+        if path.stat().st_size:
+            kept = _free_name(path)
+            os.link(path, kept)  # first, so that there is no moment without a ledger
+        new = path.with_name(path.name + ".new")
+        new.unlink(missing_ok=True)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            _write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(new, path)
+        _sync_folder(path.parent)
+    except OSError as exc:
+        raise _store_error("replace", path, exc) from exc
+    return kept
+
+
+def _free_name(path: Path) -> Path:
+    for number in count(1):
+        kept = path.with_name(f"{path.name}.damaged-{number}")
+        if not kept.exists():
+            return kept
+    raise AssertionError("unreachable")
 
 
 def _lock(path: Path) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from rsbatch.errors import ManifestError, Problem, UsageError
 from rsbatch.identity import check_id, slug
+from rsbatch.manifest.check import manifest_error, survey
 from rsbatch.manifest.compile import RESERVED, Context, Findings, compile_entry, compile_fields
 from rsbatch.manifest.expand import DEFAULT_PATH, Entry, Manifest, Text
 from rsbatch.manifest.explain import text_message, unknown_key, validate
@@ -36,7 +37,6 @@ from rsbatch.manifest.schema import (
     RunSection,
     TaskEntry,
 )
-from rsbatch.manifest.survey import manifest_error, survey
 from rsbatch.manifest.templates import is_name, template
 from rsbatch.manifest.yaml import MAX_BYTES, read_yaml
 from rsbatch.model import Api, Limits, Rules

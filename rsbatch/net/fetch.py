@@ -23,7 +23,7 @@ import anyio
 import httpx
 
 from rsbatch import __version__
-from rsbatch.net.guard import AddressRefused, GuardedTransport, Policy
+from rsbatch.net.guard import AddressRefused, GuardedTransport, Policy, Resolve, resolve_host
 from rsbatch.text import printable, redact
 
 Sink = Callable[[bytes], Awaitable[None]]
@@ -136,7 +136,12 @@ _HEADERS = {
 }
 
 
-def guarded_transport(policy: Policy, connections: int, verify: ssl.SSLContext | bool = True) -> GuardedTransport:
+def guarded_transport(
+    policy: Policy,
+    connections: int,
+    verify: ssl.SSLContext | bool = True,
+    resolve: Resolve = resolve_host,
+) -> GuardedTransport:
     """Make the transport that is fit for downloads: HTTP/1.1, no proxy, nothing kept alive.
 
     `connections` is how many downloads run at once at most. The pool has room for twice as many, so that none
@@ -148,7 +153,7 @@ def guarded_transport(policy: Policy, connections: int, verify: ssl.SSLContext |
         http2=False,
         limits=httpx.Limits(max_connections=2 * connections, max_keepalive_connections=0),
     )
-    return GuardedTransport(inner, policy)
+    return GuardedTransport(inner, policy, resolve)
 
 
 def _parse(url: str) -> httpx.URL:

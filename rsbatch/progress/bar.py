@@ -12,7 +12,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+from weakref import WeakSet
 
 from rsbatch.progress.interface import Snapshot
 from rsbatch.progress.words import fitting, pieces, troubles
@@ -129,6 +130,9 @@ def _make(total: int, already: int, stream: TextIO) -> tqdm[Any]:
 
     class _Bar(tqdm):  # type: ignore[type-arg]
         monitor_interval = 0  # no watching thread of tqdm's: the runner's ticks do
+        _instances: ClassVar[WeakSet[Any]] = (
+            WeakSet()
+        )  # a bar of the program that calls us must not push ours a line down
 
     # tqdm's own default makes a multiprocessing lock, which on macOS starts a process.
     _Bar.set_lock(threading.RLock())

@@ -110,7 +110,7 @@ FAULTS: tuple[Fault, ...] = (
     _fault("query", "query-429-seconds", "query-429", "429 with `Retry-After` in seconds"),
     _fault("query", "query-429-date", "query-429", "429 with `Retry-After` as an HTTP date"),
     _fault("query", "query-429-bare", "query-429", "429 without `Retry-After`"),
-    _fault("query", "query-5xx", "query-5xx", "500, 502 or 503 with an error object"),
+    _fault("query", "query-5xx-code", "query-5xx", "500, 502 or 503 with an error object"),
     _fault("query", "query-504", "query-5xx", "a gateway's 504 without a code"),
     _fault("query", "query-502-html", "query-5xx", "a gateway's HTML page with 502"),
     _fault("query", "query-html", "query-unreadable", "200 with an HTML page"),

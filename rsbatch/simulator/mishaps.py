@@ -185,7 +185,7 @@ MISHAPS: Mapping[str, Mishap] = MappingProxyType(
         "query-429-seconds": _429_seconds,
         "query-429-date": _429_date,
         "query-429-bare": _429_bare,
-        "query-5xx": _5xx_flat,
+        "query-5xx-code": _5xx_flat,
         "query-504": _504,
         "query-502-html": _502_html,
         "query-html": _html_200,

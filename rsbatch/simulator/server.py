@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rsbatch.errors import UsageError
 from rsbatch.simulator.app import HANG_UP, App, Receive, Scope, Send, create_app
+from rsbatch.simulator.delivery import HungUp, Sleep
 from rsbatch.simulator.engine import Engine
 from rsbatch.simulator.journal import Journal, open_simulator
 from rsbatch.simulator.settings import Settings
@@ -30,6 +31,7 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
 _BACKLOG = 2048
 _GRACE = 3  # seconds that open answers get at the end
+_KEEP_ALIVE = 75  # seconds, as nginx; clients give up idle connections sooner, so the two do not cross
 
 
 def serve(settings: Settings, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, state: Path | None = None) -> None:
@@ -43,7 +45,7 @@ def serve(settings: Settings, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT
             stack.enter_context(Journal(state).locked())
         engine = open_simulator(settings, state, time.time)
         stack.enter_context(_signals_end_quietly())
-        asyncio.run(_Server(_config(engine), _address(listener, host)).serve(sockets=[listener]))
+        asyncio.run(_Server(engine, _address(listener, host)).serve(sockets=[listener]))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -66,9 +68,9 @@ def _address(listener: socket.socket, host: str) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _config(engine: Engine) -> uvicorn.Config:
+def _config(engine: Engine, sleep: Sleep) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(engine, paint_in_thread=True),
+        create_app(engine, sleep=sleep, paint_in_thread=True),
         http=_Protocol,
         loop="asyncio",
         ws="none",
@@ -77,20 +79,34 @@ def _config(engine: Engine) -> uvicorn.Config:
         log_level="error",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         backlog=_BACKLOG,
         timeout_graceful_shutdown=_GRACE,
+        timeout_keep_alive=_KEEP_ALIVE,
     )
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
-        super().__init__(config)
+    def __init__(self, engine: Engine, address: str) -> None:
+        super().__init__(_config(engine, self._sleep))
         self._address = address
+        self._stopping = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         sys.stdout.write(f"simulator listening on {self._address}\n")
         sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.set()
+        await super().shutdown(sockets)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait; when the server stops meanwhile, end the connection instead."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+                raise HungUp
 
 
 class _Protocol(H11Protocol):

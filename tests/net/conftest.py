@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
+from anyio.streams.tls import TLSListener
 
 Answer = Callable[[SocketStream, bytes], Awaitable[None]]
 """Gets the connection and the request's head, and sends what it likes; then the connection is closed."""
@@ -26,15 +28,16 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
 
-Serve = Callable[[Answer], AbstractAsyncContextManager[Server]]
+Serve = Callable[..., AbstractAsyncContextManager[Server]]
 
 
 @asynccontextmanager
-async def _serve(answer: Answer) -> AsyncIterator[Server]:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    server = Server(listener.extra(SocketAttribute.local_port))
+async def _serve(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    sockets = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    server = Server(sockets.extra(SocketAttribute.local_port))
+    listener = sockets if tls is None else TLSListener(sockets, tls, standard_compatible=False)
 
-    async def handle(stream: SocketStream) -> None:
+    async def handle(stream: ByteStream) -> None:
         async with stream:
             head = b""
             try:

@@ -284,3 +284,8 @@ def test_faults_differ_after_a_restart() -> None:
         return [submit(it, CAT | {"prompt": f"{n}"}).status >= 500 for n in range(40)]
 
     assert fates(1) != fates(2)
+
+
+def test_every_family_of_the_table_can_be_given() -> None:
+    for fault in FAULTS:
+        assert fault.family in {*FAMILIES, *GROUPS, fault.name}

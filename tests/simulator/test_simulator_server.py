@@ -78,6 +78,19 @@ def test_connections_are_really_cut_and_nothing_is_logged() -> None:
         assert errors == ""
 
 
+def test_stopping_does_not_wait_for_answers_that_never_come() -> None:
+    with server("--faults", "hang-after") as (address, process):
+        body, headers = json.dumps(CAT), [f"-H{name}: {value}" for name, value in HEADERS.items()]
+        command = ["curl", "-sS", address + SUBMIT, "-d", body, *headers]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as asking:
+            while not httpx.get(address + AUDIT).json()["jobs"]:
+                pass
+            process.terminate()
+            assert process.communicate(timeout=10)[1] == ""
+            assert process.returncode == 0
+            assert asking.wait(timeout=10) != 0
+
+
 def test_a_file_that_is_cut() -> None:
     options = ("--faults", "image-cut-length", "--service-time", "0")
     with server(*options) as (address, _), httpx.Client(base_url=address, headers=HEADERS) as client:

@@ -69,7 +69,7 @@ async def test_urls_of_images_follow_the_host_that_was_asked() -> None:
 @pytest.mark.anyio
 async def test_large_images_come_in_pieces() -> None:
     service = Service()
-    job_id = (await service.client.post(SUBMIT, json=CAT | {"size": "1024x1024"})).json()["job_id"]
+    job_id = (await service.client.post(SUBMIT, json=CAT | {"size": "2048x2048"})).json()["job_id"]
     service.now += 100
     url = (await service.client.post(QUERY, json={"job_id": job_id})).json()["data"][0]["url"]
     async with service.client.stream("GET", url) as response:
@@ -106,9 +106,8 @@ async def test_images_inside_the_answer() -> None:
 
 
 @pytest.mark.anyio
-async def test_drawing_in_a_thread(anyio_backend_name: str) -> None:
-    if anyio_backend_name == "trio":
-        pytest.skip("virtual time allows no threads")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # virtual time allows no threads
+async def test_drawing_in_a_thread() -> None:
     service = Service()
     url = await service.url()
     threaded = SimulatorTransport(service.engine, clock=lambda: service.now, paint_in_thread=True)
@@ -163,3 +162,58 @@ async def test_the_application_from_submission_to_image() -> None:
         image = await client.get(url)
         assert image.headers["content-type"] == "image/png"
         assert len(image.content) == int(image.headers["content-length"])
+
+
+async def _sent(app: Any, *messages: dict[str, Any], **scope: Any) -> list[dict[str, Any]]:
+    """Give the application a request by hand; return what it sends."""
+    waiting, sent = list(messages), list[dict[str, Any]]()
+
+    async def receive() -> Any:
+        return waiting.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": SUBMIT, "headers": [], **scope}, receive, send)
+    return sent
+
+
+@pytest.mark.anyio
+async def test_the_application_by_hand() -> None:
+    ended: list[bool] = []
+    engine = Engine(Settings(faults={"reset-after": 1}))
+    app = create_app(engine, clock=lambda: 1000.0)
+    headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+    half, rest = b'{"prompt": ', b'"A cat"}'
+    gone = {"type": "http.disconnect"}
+    pieces = ({"type": "http.request", "body": half, "more_body": True}, {"type": "http.request", "body": rest})
+    offer = {"rsbatch.hang_up": ended.append}
+
+    assert await _sent(app, pieces[0], gone, headers=headers) == []
+    assert not engine.jobs
+    assert await _sent(app, *pieces, {"type": "http.request"}, gone, headers=headers, extensions=offer) == []
+    assert ended == [True]
+    assert len(engine.jobs) == 1
+    (start, *_) = await _sent(app, {"type": "http.request"})
+    assert start["status"] == 401
+    with pytest.raises(RuntimeError, match="http only"):
+        await _sent(app, type="websocket")
+
+
+@pytest.mark.anyio
+async def test_a_file_cut_by_hand() -> None:
+    ended: list[bool] = []
+    service = Service(faults={"image-cut-length": 1})
+    url = httpx.URL(await service.url())
+    app = create_app(service.engine, clock=lambda: service.now)
+    messages = ({"type": "http.request"}, {"type": "http.disconnect"})
+    scope = {
+        "method": "GET",
+        "path": url.path,
+        "query_string": url.query,
+        "extensions": {"rsbatch.hang_up": ended.append},
+    }
+    start, *pieces = await _sent(app, *messages, **scope)
+    promised = int(dict(start["headers"])[b"content-length"])
+    assert sum(len(piece["body"]) for piece in pieces) == promised // 2
+    assert ended == [False]

@@ -1,0 +1,64 @@
+# Everything sets itself up: a virtual environment in .venv, made anew when pyproject.toml changes.
+#
+#   make demo    a dozen images from the built-in simulator: no key, no cost
+#   make test    all that CI runs
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(shell cksum pyproject.toml | cut -d' ' -f1)
+JOBS ?= 2
+
+.PHONY: demo test format lint types unit core wheel system clean
+
+demo: $(READY)
+	$(BIN)/rsbatch run manifests/quickstart.yaml --simulate
+	@echo
+	@echo "The images are in $(CURDIR)/outputs/quickstart-simulated"
+
+test: lint types core unit wheel
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "rsbatch needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+# Some tests drive the simulator with curl, as its users' documentation does.
+system:
+	@command -v curl >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y curl; } || \
+	  { echo "the tests need curl; please install it"; exit 1; }
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(READY)
+	$(BIN)/mypy
+
+# The pure core, every branch of it.
+core: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q tests/core
+	$(BIN)/coverage report --fail-under=100
+
+unit: $(READY) system
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal tests --ignore tests/core
+
+# The wheel as a user gets it: built, installed apart from this folder, and run.
+wheel: $(READY)
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m build --quiet --outdir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check build/wheel/*.whl
+	cd build/wheel && venv/bin/rsbatch init try && venv/bin/rsbatch run try/manifest.yaml --simulate --quiet
+	build/wheel/venv/bin/python -c 'import importlib.metadata as m, rsbatch; assert m.version("rsbatch") == rsbatch.__version__'
+
+clean:
+	rm -rf $(VENV) build dist .coverage .mypy_cache .ruff_cache .hypothesis

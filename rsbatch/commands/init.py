@@ -1,0 +1,55 @@
+"""`rsbatch init`: files to start from.
+
+Rule: never overwrites; a file that is there already stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from rsbatch.commands.common import say
+from rsbatch.errors import StoreError, UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `rsbatch init`."""
+    parser.add_argument("dir", metavar="DIR", nargs="?", type=Path, default=Path(), help="where to (default: here)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def contents() -> dict[str, str]:
+    """Give the files that `init` writes: relative paths and texts."""
+    data = files("rsbatch") / "data"
+    return {
+        "manifest.yaml": (data / "manifest.yaml").read_text("utf-8"),
+        ".env.example": (data / "env.example").read_text("utf-8"),
+        "outputs/.gitignore": "*\n!.gitignore\n",
+    }
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the files; gives the exit code."""
+    folder: Path = args.dir
+    texts = contents()
+    there = [name for name in texts if os.path.lexists(folder / name)]
+    if "manifest.yaml" in there:
+        raise UsageError(
+            f"{folder / 'manifest.yaml'} is there already; nothing was written. Name another folder: rsbatch init DIR"
+        )
+    try:
+        for name, text in texts.items():
+            if name in there:
+                continue
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+            say(f"wrote {path}")
+    except OSError as exc:
+        raise StoreError(f"cannot write in {folder}: {exc.strerror}") from exc
+    manifest = folder / "manifest.yaml"
+    say(f"next: rsbatch run {manifest} --simulate   (no key, no cost), then edit {manifest.name}")
+    return 0

@@ -1,0 +1,128 @@
+"""`rsbatch repair`: makes a damaged or lost ledger usable again.
+
+Rule: the damaged file is kept; the new one takes its place in one step; nothing is sent. What cannot be shown to
+be harmless is held, so that nothing is paid for twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from rsbatch import __version__, sidecar
+from rsbatch.clock import SystemClock
+from rsbatch.commands.common import add_manifest_arguments, command_words, project_of, say
+from rsbatch.errors import StoreError
+from rsbatch.ledger import records
+from rsbatch.ledger.local import NAME, lock_ledger, replace_ledger
+from rsbatch.ledger.mend import Rebuild, Salvage, salvage
+from rsbatch.ledger.replay import lines
+from rsbatch.ledger.state import LedgerState
+from rsbatch.lifecycle import State
+from rsbatch.manifest.check import check
+from rsbatch.planning import Matcher
+from rsbatch.session import Project, find_sidecars, new_run_id
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `rsbatch repair`."""
+    add_manifest_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Repair; gives the exit code."""
+    project = project_of(args)
+    path = project.folder / NAME
+    check(project.manifest)
+    sidecars = list(find_sidecars(project.folder))
+    if not path.exists() and not sidecars:
+        say(f"there is no ledger in {project.folder} and no image of rsbatch: nothing to repair")
+        return 0
+    with lock_ledger(path) as fd:
+        with os.fdopen(os.dup(fd), "rb") as file:
+            file.seek(0)
+            found = salvage(lines(file))
+        if not found.problems and (found.values or not sidecars):
+            say(f"{path} is sound ({len(found.values)} records): nothing to repair")
+            return 0
+        rebuild = _rebuild(project, found, sidecars)
+        kept = replace_ledger(path, b"".join(rebuild.lines))
+    _tell(args, path, kept, found, rebuild)
+    return 0
+
+
+def _rebuild(project: Project, found: Salvage, sidecars: list[Path]) -> Rebuild:
+    clock = SystemClock()
+    rebuild = Rebuild(clock.wall(), new_run_id(clock))
+    if not found.values or found.values[0]["type"] != "run_started":
+        started = records.run_started(
+            service=project.service,
+            name=project.manifest.name,
+            manifest=str(project.manifest.path),
+            manifest_sha256=project.manifest.sha256,
+            version=__version__,
+            tasks=0,
+        )
+        rebuild.put(started)
+    for value in found.values:
+        rebuild.keep(value)
+    _check_owner(project, rebuild.state)
+    _adopt(project, rebuild, sidecars)
+    rebuild.doubt_the_rest(_unseen(project, rebuild.state))
+    return rebuild
+
+
+def _check_owner(project: Project, state: LedgerState) -> None:
+    if state.service != project.service or state.name != project.manifest.name:
+        raise StoreError(
+            f"{project.folder / NAME} belongs to the manifest named {state.name} and the service {state.service}; "
+            f"repair it with that manifest"
+        )
+
+
+def _adopt(project: Project, rebuild: Rebuild, paths: list[Path]) -> None:
+    """Take in images whose records are lost, from the files beside them."""
+    groups: defaultdict[tuple[str, str], list[sidecar.Sidecar]] = defaultdict(list)
+    for path in paths:
+        one = sidecar.parse(path.read_bytes())
+        if one is not None and one.service == project.service and one.manifest == project.manifest.name:
+            groups[one.task, one.key].append(one)
+    for (task, key), found in sorted(groups.items()):
+        history = rebuild.state.get(task, key)
+        whole = len({s.image for s in found}) == found[0].images
+        taken = rebuild.state.of_job(found[0].job_id) is not None
+        if whole and not taken and (history is None or history.state is State.NOT_SUBMITTED):
+            rebuild.adopt(found)
+
+
+def _unseen(project: Project, state: LedgerState) -> list[tuple[str, str]]:
+    """Tasks of the manifest that no history is for, by id and key."""
+    matcher = Matcher(state)
+    check(project.manifest, matcher.visit)
+    matcher.settle()
+    return [(task.id, task.key) for task in project.manifest.tasks([]) if matcher.of(task) is None]
+
+
+def _tell(args: argparse.Namespace, path: Path, kept: Path | None, found: Salvage, rebuild: Rebuild) -> None:
+    for problem in found.problems[:20]:
+        say(f"damaged: {problem}")
+    if len(found.problems) > 20:
+        say(f"… and {len(found.problems) - 20} more damaged places")
+    if kept is not None:
+        say(f"the damaged ledger is kept as {kept.name}")
+    states = [h.state for h in rebuild.state.histories()]
+    say(
+        f"{path} is usable again: {len(rebuild.lines)} records, {states.count(State.SAVED)} saved, "
+        f"{sum(h.out for h in rebuild.state.histories())} with a job that is still out, "
+        f"{states.count(State.HELD)} held"
+    )
+    words = command_words(args)
+    if State.HELD in states:
+        say(
+            f"held tasks may have been submitted by a record that is lost. Compare them with the provider's records, "
+            f"then settle each: rsbatch resolve {words} TASK --attach JOB_ID | --not-sent | --resubmit; "
+            f"or submit all of them again: rsbatch run {words} --in-doubt resubmit"
+        )
+    say(f"to go on: rsbatch run {words}")

@@ -1,0 +1,143 @@
+"""Making a damaged or lost ledger usable again.
+
+Rule: pure. A line is trusted if its checksum fits. Where records are missing, whatever cannot be shown to be
+harmless is in doubt: a lost line may have been the intent of any task. No job id that can be read is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rsbatch.ledger import records
+from rsbatch.ledger.records import BadLine, Record, decode, encode, event_of, seconds_of
+from rsbatch.ledger.state import LedgerState
+from rsbatch.lifecycle import Event, State
+from rsbatch.model import EXT
+from rsbatch.sidecar import Sidecar
+
+LOST = "records of the ledger are lost: it may have been submitted"
+
+_COMMON = {"v", "seq", "ts", "run", "type", "task", "key", "crc"}
+_HARMLESS = {State.SAVED, State.FAILED_FINAL, State.HELD}
+_WITH_JOB = {Event.SUBMITTED, Event.GENERATED, Event.DOWNLOADED, Event.SAVED, Event.PARKED}
+
+
+@dataclass(slots=True)
+class Salvage:
+    """What can be read of a damaged ledger: trusted records in their order, and what is wrong with the rest."""
+
+    values: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    torn: bytes = b""
+
+
+def salvage(lines: Iterable[bytes]) -> Salvage:
+    """Read all lines (each with its newline, the last perhaps without) that have a good checksum."""
+    found, expected, state = Salvage(), 1, LedgerState()
+    for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n"):
+            found.torn = line
+            break
+        try:
+            value = decode(line[:-1])
+            if value["seq"] != expected:
+                found.problems.append(f"line {number}: record {value['seq']} stands where record {expected} belongs")
+            elif not found.problems:
+                state.apply(value)
+        except BadLine as exc:
+            found.problems.append(f"line {number}: {exc}")
+            expected += 1
+            continue
+        expected = value["seq"] + 1
+        found.values.append(value)
+    return found
+
+
+class Rebuild:
+    """A new ledger in the making: `lines` are its bytes so far, `state` what they say.
+
+    `now` (seconds since 1970) and `run` stamp the records that are added.
+    """
+
+    def __init__(self, now: float, run: str) -> None:
+        self.state = LedgerState()
+        self.lines: list[bytes] = []
+        self.left_out = 0
+        self._now = now
+        self._run = run
+        self._end = 0
+
+    def put(self, record: Record, *, ts: float | None = None, run: str | None = None) -> None:
+        """Add a record; raises BadLine, changing nothing, where it cannot follow."""
+        stamp = self._now if ts is None else ts
+        line, value = encode(record, seq=self.state.seq + 1, ts=stamp, run=run or self._run)
+        self.state.apply(value, self._end)
+        self.lines.append(line)
+        self._end += len(line)
+
+    def keep(self, value: Mapping[str, Any]) -> None:
+        """Add a trusted record of the old ledger, bridging what was lost before it; left out where that cannot be."""
+        fields = {name: v for name, v in value.items() if name not in _COMMON}
+        record = Record(value["type"], value.get("task", ""), value.get("key", ""), fields)
+        ts, run = seconds_of(value["ts"]), str(value["run"])
+        try:
+            self.put(record, ts=ts, run=run)
+        except BadLine:
+            try:
+                if self._bridge(value):
+                    self.put(record, ts=ts, run=run)
+            except BadLine:
+                self.left_out += 1
+
+    def _bridge(self, value: Mapping[str, Any]) -> bool:
+        """Put what must come before `value`; False if `value` itself adds nothing then. Raises BadLine."""
+        event, task, key = event_of(value), value.get("task", ""), value.get("key", "")
+        history = self.state.get(task, key)
+        job_id = value.get("job_id")
+        if event is Event.FAILED_FINAL:
+            self._doubt(task, key)
+            return True
+        if event not in _WITH_JOB or not isinstance(job_id, str):
+            raise BadLine("it says nothing that is worth bridging to")
+        if history is None or history.job_id != job_id:
+            self._doubt(task, key)
+            self.put(records.resolved(task, key, how="attached", job_id=job_id))
+        if event in {Event.DOWNLOADED, Event.SAVED}:
+            self.put(records.generated(task, key, job_id=job_id, images=len(value["files"]), waited_s=0, queries=0))
+        if event is Event.SAVED:
+            self.put(Record("downloaded", task, key, {"job_id": job_id, "files": value["files"]}))
+        return event is not Event.SUBMITTED
+
+    def _doubt(self, task: str, key: str) -> None:
+        history = self.state.get(task, key)
+        if history is None or history.state is not State.HELD:
+            attempt = history.attempt if history is not None else 1
+            self.put(records.in_doubt(task, key, attempt=attempt, reason=LOST))
+
+    def doubt_the_rest(self, tasks: Iterable[tuple[str, str]]) -> int:
+        """Put in doubt all that may have been submitted by a lost record, `tasks` (id, key) never seen included."""
+        suspects = [(h.task, h.key) for h in self.state.histories() if h.state not in _HARMLESS and h.job_id is None]
+        suspects += [(task, key) for task, key in tasks if self.state.get(task, key) is None]
+        for task, key in suspects:
+            self._doubt(task, key)
+        return len(suspects)
+
+    def adopt(self, sidecars: Sequence[Sidecar]) -> None:
+        """Add one saved job by what lies beside its images: all sidecars of one (task, key), in any order."""
+        ordered = sorted(sidecars, key=lambda s: s.image)
+        found = ordered[0]
+        task, key, job_id = found.task, found.key, found.job_id
+        files = [asdict(s.file) for s in ordered]
+        stem = found.file.path.removesuffix(f".{found.file.format}")
+        self.put(
+            records.submitting(
+                task, key, attempt=found.attempt, request=found.request, usd=found.usd, path=f"{stem}.{EXT}"
+            )
+        )
+        request_id = found.request_id
+        self.put(records.submitted(task, key, attempt=found.attempt, job_id=job_id, request_id=request_id))
+        self.put(records.generated(task, key, job_id=job_id, images=found.images, waited_s=0, queries=0))
+        self.put(Record("downloaded", task, key, {"job_id": job_id, "files": files}))
+        self.put(Record("saved", task, key, {"job_id": job_id, "files": files}))

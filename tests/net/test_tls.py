@@ -1,0 +1,64 @@
+"""Connections by address still prove the name: TLS with a certificate made for the test."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rsbatch.net.fetch import FetchError, FetchKind, HttpFetcher, guarded_transport
+from rsbatch.net.guard import Policy
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with"),
+]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    key, file = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=img.example"]
+        + ["-addext", "subjectAltName=DNS:img.example", "-keyout", str(key), "-out", str(file)],
+        check=True,
+        capture_output=True,
+    )
+    return file, key
+
+
+async def everything_is_here(host: str, port: int) -> Sequence[str]:
+    return ["127.0.0.1"]
+
+
+async def nowhere(piece: bytes) -> None:
+    pass
+
+
+@pytest.mark.parametrize("host", ["img.example", "IMG.example.", "other.example", "127.0.0.1"])
+async def test_the_certificate_is_checked_for_the_name(serve, send, certificate, host: str) -> None:
+    file, key = certificate
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(file, key)
+    names: list[str | None] = []
+    theirs.sni_callback = lambda _object, name, _context: names.append(name)
+    ours = ssl.create_default_context(cafile=file)
+    transport = guarded_transport(Policy(loopback=True), 1, ours, everything_is_here)
+    fetcher = HttpFetcher(transport)
+    async with serve(send(b"image"), tls=theirs) as server:
+        url = f"https://{host}:{server.port}/?sig=1"
+        if "img" in host.lower():
+            assert await fetcher.fetch(url, nowhere, max_bytes=1000) == 5
+            assert names == ["img.example"]
+        else:
+            with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+                await fetcher.fetch(url, nowhere, max_bytes=1000)
+            assert caught.value.kind is FetchKind.TRANSIENT
+            assert names == [None if host == "127.0.0.1" else host]
+            assert server.heads == []
+    await fetcher.aclose()
