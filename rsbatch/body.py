@@ -60,13 +60,11 @@ def wire_bytes(body: Mapping[str, Any], read: Callable[[LocalImage], bytes]) -> 
     ValueError as `canonical_json` does.
     """
 
-    def fill(value: object) -> str:
-        if not isinstance(value, LocalImage):
-            raise ValueError(f"{type(value).__name__} cannot be sent as JSON")
-        data = read(value)
-        if hashlib.sha256(data).hexdigest() != value.sha256:
-            raise ImageChanged(value)
-        return f"data:{value.mime};base64,{base64.b64encode(data).decode()}"
+    def fill(image: LocalImage) -> str:
+        data = read(image)
+        if hashlib.sha256(data).hexdigest() != image.sha256:
+            raise ImageChanged(image)
+        return f"data:{image.mime};base64,{base64.b64encode(data).decode()}"
 
     canonical_json(body)  # refuses what has no canonical form, before any file is read
     encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=fill)

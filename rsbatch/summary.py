@@ -119,7 +119,7 @@ _SERVICE = {Halt.KEY, Halt.BALANCE, Halt.ADDRESS}
 
 def spend_json(spend: Spend) -> dict[str, Any]:
     """Give the `spend` object of summaries: US dollars as text by bucket."""
-    return {bucket.value: str(spend.usd[bucket]) for bucket in Bucket} | {"usd_known": spend.known}
+    return {bucket.value: f"{spend.usd[bucket].normalize():f}" for bucket in Bucket} | {"usd_known": spend.known}
 
 
 def in_words(result: Result, command: str) -> list[str]:

@@ -163,6 +163,8 @@ class _Expansion:
 
     def _report(self, fault: Fault, place: Place, where: str) -> None:
         place = fault.place or place
+        if not place.path.startswith("tasks["):
+            where = f"tasks[{self.entry.index}]" + (f"; {where}" if where else "")
         count = self.counts.get(place, 0) + 1
         self.counts[place] = count
         if count <= _SHOWN_FAULTS:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, nodes
+from jinja2 import StrictUndefined, Undefined, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -77,13 +77,20 @@ def listed(names: Mapping[str, Any]) -> str:
 
 
 def as_text(value: Any) -> Any:
-    """Render null as nothing and booleans as YAML and JSON write them; the rest as it is."""
+    """Render null as nothing and booleans as YAML and JSON write them; the rest as it is.
+
+    Raises SecurityError for a method that was not called, whose name nobody wants in a prompt.
+    """
+    if isinstance(value, str):
+        return value
     if value is None:
         return ""
     if value is True or value is False:
         return "true" if value else "false"
     if isinstance(value, list | tuple | dict):
         _check_value(value)
+    elif callable(value) and not isinstance(value, Undefined):
+        raise SecurityError("it has a function that is not called; write () after it")
     return value
 
 

@@ -23,7 +23,7 @@ _RESERVED: Final = frozenset(keyword.kwlist) | {
     "true", "false", "none", "loop", "self", "range", "dict", "varargs", "kwargs", "caller", "context",
 }  # fmt: skip
 _NAME: Final = r"[^\W\d]\w*"
-_SIMPLE: Final = re.compile(rf"{{{{ *({_NAME}(?:\.{_NAME})*) *(?:\| *(slug|lower|upper) *)?}}}}")
+_SIMPLE: Final = re.compile(rf"(?<!{{){{{{ *({_NAME}(?:\.{_NAME})*) *(?:\| *(slug|lower|upper) *)?}}}}")
 _FILL: Final[dict[str, Callable[[str], str]]] = {"slug": slug, "lower": str.lower, "upper": str.upper}
 _MARKS: Final = ("{{", "{%", "{#")
 

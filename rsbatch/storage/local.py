@@ -120,9 +120,7 @@ class LocalStorage:
     async def read_part(self, name: str) -> bytes:
         """See `Storage`."""
         part_name(name)
-        data = await self._run(
-            f"{PARTS}/{name}", lambda: self._using((PARTS, name), lambda file: file.read())
-        )
+        data = await self._run(f"{PARTS}/{name}", lambda: self._using((PARTS, name), lambda file: file.read()))
         if data is None:
             raise StoreError(f"{self._shown(PARTS)}: no part {printable(name)}")
         return data

@@ -23,9 +23,10 @@ pytestmark = [
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")
     key, file = folder / "key.pem", folder / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=img.example", "-addext", "subjectAltName=DNS:img.example"]
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=img.example"]
-        + ["-addext", "subjectAltName=DNS:img.example", "-keyout", str(key), "-out", str(file)],
+        [*command, *names, "-keyout", str(key), "-out", str(file)],
         check=True,
         capture_output=True,
     )

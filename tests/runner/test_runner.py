@@ -1,0 +1,473 @@
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from rsbatch.errors import Exit
+from rsbatch.ledger.state import Bucket
+from rsbatch.lifecycle import State
+from rsbatch.model import Limits, Rules, Selection
+from rsbatch.planning import Category
+from rsbatch.scheduler import Halt
+from rsbatch.simulator import Settings
+from tests.runner.world import World, signal_at, task, tasks
+
+FAST = Limits(submits_per_second=100, queries_per_second=100)
+
+
+def test_all_is_saved_and_the_second_run_does_nothing(world: World) -> None:
+    work = tasks(20)
+    result = world.run(work)
+    assert (result.exit_code, result.reason) == (Exit.OK, "done")
+    assert result.tasks[Category.SAVED] == 20
+    assert result.this_run.submitted == 20
+    assert len(world.files) == 20
+    assert set(world.paid().values()) == {1}
+    assert result.spend.usd[Bucket.DELIVERED] == Decimal("0.20")
+    again = world.run(work)
+    assert (again.exit_code, again.this_run.submitted, again.this_run.queries) == (Exit.OK, 0, 0)
+    assert world.audit["totals"]["accepted"] == 20
+
+
+def test_order_of_a_tasks_records(world: World) -> None:
+    world.run([task("a")])
+    assert [r["type"] for r in world.records()] == [
+        "run_started",
+        "submitting",
+        "submitted",
+        "generated",
+        "downloaded",
+        "saved",
+        "run_ended",
+    ]
+    summary = world.records("run_ended")[0]
+    assert summary["tasks"]["saved"] == 1
+    assert summary["spend"] == {"delivered": "0.01", "failed": "0", "unknown": "0", "out": "0", "usd_known": True}
+
+
+def test_the_sidecar_says_what_the_image_is(world: World) -> None:
+    import json
+
+    world.run([task("a", "a fox", quality="low")])
+    sidecar = json.loads(world.storage._files["a.png.json"])
+    assert sidecar["prompt"] == "a fox"
+    assert sidecar["request"] == {"prompt": "a fox", "size": "64x64", "quality": "low"}
+    assert sidecar["usd"] == "0.01"
+    assert sidecar["job_id"] in world.engine.jobs
+    assert sidecar["bytes"] == len(world.files["a.png"])
+
+
+def test_never_more_in_flight_than_allowed(world: World) -> None:
+    world.use(slots=100)
+    world.run(tasks(40), limits=replace(FAST, in_flight=5))
+    assert world.audit["totals"]["max_in_flight"] == 5
+
+
+def test_a_slot_is_free_when_the_job_ends_not_when_its_image_is_down() -> None:
+    world = World(Settings(service_time=1, sigma=0, slots=100, stall=50, faults={"image-slow": 1.0}))
+    result = world.run(tasks(8), limits=replace(FAST, in_flight=1, downloads=8), rules=Rules())
+    assert result.tasks[Category.SAVED] == 8
+    assert result.seconds < 3 * 50  # eight slow downloads one after another would take 400 s
+
+
+def test_changed_prompt_buys_once_and_the_old_image_stays(world: World) -> None:
+    world.run([task("a", "one"), task("b")])
+    old = world.files["a.png"]
+    key = task("a", "one").key
+    result = world.run([task("a", "two"), task("b")])
+    assert (result.exit_code, result.this_run.submitted, result.orphaned) == (Exit.OK, 1, 1)
+    assert world.files[f"a~{key[:8]}.png"] == old
+    assert world.files["a.png"] != old
+    assert f"a~{key[:8]}.png.json" in world.storage._files
+    back = world.run([task("a", "one"), task("b")])
+    assert (back.exit_code, back.this_run.submitted) == (Exit.OK, 0)
+
+
+def test_renamed_task_buys_nothing(world: World) -> None:
+    world.run([task("a", "one")])
+    result = world.run([task("z", "one")])
+    assert (result.exit_code, result.this_run.submitted, result.orphaned) == (Exit.OK, 0, 0)
+    assert world.records("renamed")[0]["from"] == "a"
+    assert world.run([task("z", "one")]).this_run.submitted == 0
+
+
+def test_deleted_image_is_downloaded_again_not_bought(world: World) -> None:
+    world.run(tasks(3))
+    data = world.storage._files.pop("t0001.png")
+    result = world.run(tasks(3))
+    assert (result.exit_code, result.this_run.submitted, result.this_run.saved) == (Exit.OK, 0, 1)
+    assert world.files["t0001.png"] == data
+    assert world.audit["totals"]["accepted"] == 3
+
+
+def test_deleted_image_whose_job_is_gone_is_reported_and_bought_only_when_asked(world: World) -> None:
+    world.run(tasks(2))
+    del world.storage._files["t0001.png"]
+    world.engine.jobs.clear()
+    result = world.run(tasks(2))
+    assert (result.exit_code, result.this_run.submitted) == (Exit.SOME_FAILED, 0)
+    assert result.differing.gone == ["t0001"]
+    bought = world.run(tasks(2), selection=Selection(rebuy_missing=True))
+    assert (bought.exit_code, bought.this_run.submitted) == (Exit.OK, 1)
+    assert "t0001.png" in world.files
+
+
+def test_altered_image_is_left_alone(world: World) -> None:
+    world.run(tasks(2))
+    world.storage._files["t0000.png"] = b"mine now"
+    result = world.run(tasks(2))
+    assert (result.exit_code, result.this_run.submitted) == (Exit.SOME_FAILED, 0)
+    assert world.files["t0000.png"] == b"mine now"
+
+
+def test_a_strangers_file_is_moved_aside_not_overwritten(world: World) -> None:
+    world.storage._files["a.png"] = b"somebody's"
+    world.run([task("a")])
+    moved = world.records("moved")[0]
+    assert world.files[moved["to"]] == b"somebody's"
+    assert moved["to"].startswith("a~")
+    assert len(world.files["a.png"]) > 100
+
+
+@pytest.mark.parametrize("shape", ["fail-error-message", "fail-message", "fail-error-object"])
+def test_fail_is_final_and_retried_only_when_asked(shape: str) -> None:
+    world = World(Settings(service_time=5, faults={shape: 1.0}))
+    result = world.run(tasks(3))
+    assert (result.exit_code, result.tasks[Category.FAILED]) == (Exit.SOME_FAILED, 3)
+    assert result.spend.usd[Bucket.FAILED] == Decimal("0.03")
+    assert world.run(tasks(3)).this_run.submitted == 0
+    world.use(faults={})
+    retried = world.run(tasks(3), selection=Selection(retry_failed=True))
+    assert (retried.exit_code, retried.this_run.submitted) == (Exit.OK, 3)
+    assert retried.spend.total == Decimal("0.06")
+
+
+def test_moderation_is_final() -> None:
+    world = World(Settings(faults={"moderation": 1.0}))
+    result = world.run(tasks(2))
+    assert result.tasks[Category.FAILED] == 2
+    assert result.spend.total == 0
+    assert all(h.state is State.FAILED_FINAL for h in world.state.histories())
+
+
+@pytest.mark.parametrize("fault", ["unreadable-json", "unreadable-html", "reset-after", "504-after", "502-html-after"])
+def test_a_doubt_is_held_and_never_sent_again_unasked(fault: str) -> None:
+    world = World(Settings(service_time=5, faults={fault: 1.0}))
+    result = world.run(tasks(2), rules=Rules(max_in_doubt=10))
+    assert (result.exit_code, result.tasks[Category.HELD]) == (Exit.SOME_FAILED, 2)
+    world.use(faults={})
+    again = world.run(tasks(2))
+    assert (again.exit_code, again.this_run.submitted) == (Exit.SOME_FAILED, 0)
+    assert again.spend.usd[Bucket.UNKNOWN] == Decimal("0.02")
+    resent = world.run(tasks(2), rules=Rules(in_doubt="resubmit"))
+    assert (resent.exit_code, resent.this_run.submitted) == (Exit.OK, 2)
+    assert resent.spend.usd[Bucket.UNKNOWN] == Decimal("0.02")
+    assert resent.spend.usd[Bucket.DELIVERED] == Decimal("0.02")
+
+
+def test_resubmission_happens_at_most_once_a_run() -> None:
+    world = World(Settings(faults={"reset-after": 1.0}))
+    world.run([task("a")])
+    result = world.run([task("a")], rules=Rules(in_doubt="resubmit"))
+    assert result.this_run.submitted == 1
+    assert result.tasks[Category.HELD] == 1
+
+
+def test_max_in_doubt_stops_the_run() -> None:
+    world = World(Settings(faults={"reset-after": 1.0}))
+    result = world.run(tasks(50), limits=replace(Limits(), in_flight=1))
+    assert (result.exit_code, result.reason) == (Exit.STOPPED, "max_in_doubt")
+    assert result.this_run.submitted == 3
+
+
+def test_max_failures_stops_the_run() -> None:
+    world = World(Settings(faults={"moderation": 1.0}))
+    result = world.run(tasks(50), limits=replace(Limits(), in_flight=1), rules=Rules(max_failures=5))
+    assert (result.exit_code, result.reason) == (Exit.STOPPED, "max_failures")
+    assert result.tasks[Category.FAILED] == 5
+
+
+@pytest.mark.parametrize("fault", ["429-seconds", "429-date", "429-bare", "5xx-flat", "5xx-nested", "200-error-rate"])
+def test_passing_refusals_are_got_over(fault: str) -> None:
+    world = World(Settings(service_time=5, faults={fault: 0.2}))
+    result = world.run(tasks(30))
+    assert result.tasks[Category.SAVED] == 30
+    assert set(world.paid().values()) == {1}
+
+
+def test_five_refusals_by_the_relay_fail_a_task_until_the_next_run() -> None:
+    world = World(Settings(service_time=5, faults={"5xx-flat": 1.0}))
+    result = world.run([task("a")])
+    assert (result.exit_code, result.this_run.submitted) == (Exit.SOME_FAILED, 5)
+    assert world.records("failed")[0]["final"] is False
+    world.use(faults={})
+    assert world.run([task("a")]).exit_code is Exit.OK
+
+
+def test_a_service_that_never_accepts_is_unavailable_after_15_minutes() -> None:
+    world = World(Settings(faults={"429-bare": 1.0}))
+    result = world.run(tasks(3))
+    assert (result.exit_code, result.reason) == (Exit.STOPPED, "unavailable")
+    assert 900 <= result.seconds < 1000
+    assert result.tasks[Category.PENDING] == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("bad-key", "key_refused"), ("no-balance", "balance"), ("no-quota", "balance"), ("moved", "wrong_address")],
+)
+def test_fatal_answers_stop_at_once_and_charge_no_task(fault: str, reason: str) -> None:
+    world = World(Settings(service_time=5, faults={fault: 1.0}))
+    result = world.run(tasks(20))
+    assert (result.exit_code, result.reason) == (Exit.STOPPED, reason)
+    assert result.tasks[Category.FAILED] == 0
+    assert result.this_run.submitted <= 8
+    world.use(faults={})
+    assert world.run(tasks(20)).tasks[Category.SAVED] == 20
+
+
+def test_wrong_key_ends_without_waiting_for_jobs_that_are_out(world: World) -> None:
+    world.run(tasks(4), signals=signal_at((3.0, signal.SIGINT)), grace=0.0)
+    world.key = "nope"
+    result = world.run(tasks(4))
+    assert (result.exit_code, result.reason) == (Exit.STOPPED, "key_refused")
+    assert result.seconds < 60
+    world.key = "sk-right"
+    assert world.run(tasks(4)).tasks[Category.SAVED] == 4
+    assert world.audit["totals"]["accepted"] == 4
+
+
+def test_budget_is_never_passed(world: World) -> None:
+    result = world.run(tasks(20), rules=Rules(budget=Decimal("0.055")))
+    assert (result.exit_code, result.reason) == (Exit.STOPPED, "budget")
+    assert result.tasks[Category.SAVED] == 5
+    assert result.spend.total == Decimal("0.05")
+    more = world.run(tasks(20), rules=Rules(budget=Decimal("0.20")))
+    assert (more.exit_code, more.spend.total) == (Exit.OK, Decimal("0.20"))
+
+
+def test_stop_after_stops_submitting_and_harvests(world: World) -> None:
+    result = world.run(tasks(100), rules=Rules(stop_after=60))
+    assert (result.exit_code, result.reason) == (Exit.STOPPED, "stop_after")
+    assert result.tasks[Category.SAVED] == result.this_run.submitted > 0
+    assert not list(world.state.jobs_out())
+
+
+def test_parked_jobs_are_polled_again_and_never_bought_twice() -> None:
+    world = World(Settings(service_time=600, sigma=0))
+    limits = replace(Limits(), task_timeout=60)
+    result = world.run(tasks(3), limits=limits)
+    assert (result.exit_code, result.reason) == (Exit.STOPPED, "parked")
+    assert result.tasks[Category.PARKED] == 3
+    result = world.run(tasks(3))
+    assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
+    assert world.audit["totals"]["accepted"] == 3
+
+
+def test_first_signal_harvests_what_is_out(world: World) -> None:
+    world.use(service_time=5)
+    result = world.run(tasks(100), signals=signal_at((10.0, signal.SIGTERM)))
+    assert result.exit_code is Exit.SIGTERM
+    assert result.tasks[Category.SAVED] == result.this_run.submitted > 0
+    assert result.tasks[Category.HELD] == 0
+    rest = world.run(tasks(100))
+    assert rest.exit_code is Exit.OK
+    assert set(world.paid().values()) == {1}
+
+
+def test_a_signal_after_which_everything_got_saved_is_exit_0(world: World) -> None:
+    world.use(service_time=5)
+    result = world.run(tasks(3), signals=signal_at((2.0, signal.SIGINT)))
+    assert result.exit_code is Exit.OK
+
+
+def test_grace_ends_the_harvest_and_nothing_is_lost(world: World) -> None:
+    result = world.run(tasks(8), signals=signal_at((3.0, signal.SIGINT)), grace=5.0)
+    assert result.exit_code is Exit.SIGINT
+    assert result.seconds < 10
+    assert result.tasks[Category.PENDING] == 8
+    assert world.run(tasks(8)).this_run.submitted == 0
+    assert world.audit["totals"]["accepted"] == 8
+
+
+def test_second_signal_waits_two_seconds_for_open_submissions() -> None:
+    world = World(Settings(service_time=5, faults={"hang-after": 1.0}, hang=1000))
+    result = world.run(tasks(2), signals=signal_at((3.0, signal.SIGINT), (4.0, signal.SIGINT)))
+    assert result.exit_code is Exit.SIGINT
+    assert 6.0 <= result.seconds < 6.5
+    assert result.tasks[Category.HELD] == 2
+    assert world.audit["totals"]["accepted"] == 2
+
+
+def test_signals_at_every_moment_lose_nothing() -> None:
+    for moment in range(60):
+        world = World(Settings(service_time=5))
+        at = moment / 4
+        world.run(tasks(12), signals=signal_at((at, signal.SIGINT), (at + 0.1, signal.SIGINT)))
+        result = world.run(tasks(12))
+        assert result.exit_code is Exit.OK, moment
+        assert set(world.paid().values()) == {1}, moment
+
+
+def test_orphaned_jobs_are_harvested(world: World) -> None:
+    world.run(tasks(4), signals=signal_at((3.0, signal.SIGINT)), grace=0.0)
+    result = world.run(tasks(1))
+    assert result.exit_code is Exit.OK
+    assert result.orphaned == 3
+    assert len(world.files) == 4
+
+
+def test_an_orphan_takes_no_place_from_a_task(world: World) -> None:
+    world.run([task("a", "old")], signals=signal_at((3.0, signal.SIGINT)), grace=0.0)
+    world.engine.jobs[next(iter(world.engine.jobs))].end += 500  # the old job ends long after the new one
+    world.run([task("a", "new")])
+    assert set(world.files) == {"a.png", f"a~{task('a', 'old').key[:8]}.png"}
+    history = world.state.get("a", task("a", "new").key)
+    assert history is not None
+    assert history.files[0].path == "a.png"
+
+
+def test_select_and_limit_restrict_submissions_only(world: World) -> None:
+    result = world.run(tasks(10), selection=Selection(patterns=("t0003", "t0004")))
+    assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 2)
+    result = world.run(tasks(10), selection=Selection(limit=3))
+    assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 3)
+    assert result.tasks[Category.PENDING] == 5
+
+
+@pytest.mark.parametrize("fault", ["image-cut-length", "image-cut-clean", "image-html", "image-text", "image-403",
+                                   "image-404", "image-5xx", "image-reset", "image-redirect"])  # fmt: skip
+def test_bad_downloads_are_got_over(fault: str) -> None:
+    world = World(Settings(service_time=5, faults={fault: 0.5}))
+    result = world.run(tasks(16))
+    assert result.tasks[Category.FAILED] <= 2
+    result = world.run(tasks(16)) if result.tasks[Category.FAILED] else result
+    assert result.tasks[Category.SAVED] == 16
+    assert set(world.paid().values()) == {1}
+
+
+def test_a_download_that_never_works_fails_for_now_and_submits_nothing() -> None:
+    world = World(Settings(service_time=5, faults={"image-html": 1.0}))
+    result = world.run(tasks(2))
+    assert (result.exit_code, result.tasks[Category.FAILED]) == (Exit.SOME_FAILED, 2)
+    assert result.spend.usd[Bucket.DELIVERED] == Decimal("0.02")
+    world.use(faults={})
+    result = world.run(tasks(2))
+    assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "query-429-bare",
+        "query-429-date",
+        "query-5xx-code",
+        "query-504",
+        "query-html",
+        "query-reset",
+        "query-state",
+        "query-cut-json",
+        "query-done-early",
+    ],
+)
+def test_a_poll_that_fails_never_fails_a_task(fault: str) -> None:
+    world = World(Settings(service_time=10, faults={fault: 0.5}))
+    result = world.run(tasks(12))
+    assert result.tasks[Category.SAVED] == 12
+    assert set(world.paid().values()) == {1}
+
+
+def test_a_job_the_service_forgot_fails_after_ten_minutes_with_its_money_unknown(world: World) -> None:
+    world.run(tasks(2), signals=signal_at((3.0, signal.SIGINT)), grace=0.0)
+    world.engine.jobs.clear()
+    result = world.run(tasks(2))
+    assert (result.exit_code, result.tasks[Category.FAILED]) == (Exit.SOME_FAILED, 2)
+    assert 600 <= result.seconds < 700
+    assert world.records("failed")[0]["code"] == "job_not_found"
+    assert result.spend.usd[Bucket.UNKNOWN] == Decimal("0.02")
+
+
+def test_done_without_images_is_final() -> None:
+    world = World(Settings(service_time=5, faults={"done-empty": 1.0}))
+    result = world.run([task("a")])
+    assert result.tasks[Category.FAILED] == 1
+    assert world.records("failed")[0]["code"] == "no_images"
+
+
+def test_several_images_and_inline_ones() -> None:
+    world = World(Settings(service_time=5, faults={"done-several": 1.0}))
+    world.run([task("a")])
+    assert set(world.files) == {"a.png", "a~2.png", "a~3.png"}
+    world = World(Settings(service_time=5, faults={"done-b64": 1.0}))
+    assert world.run(tasks(30)).tasks[Category.SAVED] == 30
+
+
+def test_extension_is_what_the_bytes_are() -> None:
+    world = World(Settings(service_time=5, faults={"done-other-format": 1.0}))
+    world.run([task("a", output_format="png")])
+    (name,) = world.files
+    magic = {"png": b"\x89PNG", "jpg": b"\xff\xd8", "webp": b"RIFF"}
+    assert world.files[name].startswith(magic[name.rpartition(".")[2]])
+    assert name != "a.png"
+
+
+def test_every_fault_at_once_and_the_summary_is_true() -> None:
+    world = World(Settings(service_time=20, faults={"all": 0.05}))
+    work = tasks(200)
+    rules = Rules(max_in_doubt=1000, max_failures=1000)
+    for _ in range(3):
+        result = world.run(work, rules=rules)
+    totals = world.audit["totals"]
+    assert max(world.paid().values()) == 1
+    saved = {h.job_id for h in world.state.histories() if h.state is State.SAVED}
+    assert len(saved) == result.tasks[Category.SAVED]
+    assert saved <= set(world.engine.jobs)
+    out_of_sight = sum(not job["delivered"] for job in world.audit["jobs"])
+    assert out_of_sight == totals["lost"] <= result.tasks[Category.HELD]
+    assert result.tasks[Category.PENDING] == result.tasks[Category.PARKED] == 0
+    assert sum(result.tasks.values()) == 200
+    delivered = sum(job["delivered"] for job in world.audit["jobs"])
+    assert result.spend.usd[Bucket.DELIVERED] + result.spend.usd[Bucket.FAILED] == Decimal("0.01") * delivered
+
+
+def test_a_refusing_service_with_one_slot_is_used_without_failures() -> None:
+    world = World(Settings(service_time=10, slots=1, queueing=False))
+    result = world.run(tasks(20))
+    assert result.tasks[Category.SAVED] == 20
+    assert world.audit["totals"]["max_in_flight"] == 1
+
+
+def test_many_jobs_in_flight(world: World) -> None:
+    world.use(slots=3000, service_time=60)
+    limits = Limits(in_flight=3000, submits_per_second=1000, queries_per_second=2000, downloads=16)
+    result = world.run(tasks(3000), limits=limits)
+    assert result.tasks[Category.SAVED] == 3000
+    assert world.audit["totals"]["max_in_flight"] > 2000
+
+
+def test_restore_fetches_altered_files_beside_the_originals(world: World) -> None:
+    world.run(tasks(2))
+    good = world.files["t0000.png"]
+    world.storage._files["t0000.png"] = b"x" * len(good)
+    world.run(tasks(2), restore=lambda state: [h for h in state.histories() if h.task == "t0000"], harvest=False)
+    assert world.files["t0000.png"] == good
+    assert b"x" * len(good) in world.files.values()
+
+
+def test_reported_counts_add_up_at_every_moment(world: World) -> None:
+    world.use(service_time=5, faults={"all": 0.05})
+    world.run(tasks(60), rules=Rules(max_in_doubt=100))
+    assert {s.total for s in world.observer.snapshots} == {60}
+    for s in world.observer.snapshots:
+        assert min(s.saved, s.failed, s.held, s.parked, s.out, s.downloading, s.pending) >= 0
+
+
+def test_stop_reason_of_a_budget_survives_a_later_signal(world: World) -> None:
+    result = world.run(
+        tasks(20), rules=Rules(budget=Decimal("0.05")), signals=signal_at((20.0, signal.SIGHUP)), grace=0.0
+    )
+    assert result.exit_code is Exit.SIGHUP
+    assert result.halted is Halt.BUDGET
