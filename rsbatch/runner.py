@@ -674,8 +674,10 @@ class Runner:
             if self._signal is None:
                 self._signal = number
                 self._grace_until = now + self._plan.grace
-                text = f"interrupted; harvesting what is out for at most {self._plan.grace:g} s (again: stop now)"
-                self._halt(Halt.SIGNAL, text)
+                self._halt(Halt.SIGNAL, "interrupted")
+                self._edges.observer.note(
+                    f"harvesting what is out for at most {self._plan.grace:g} s; interrupt again to stop now"
+                )
             else:
                 self._stop_harvest()
                 for scope in list(self._submissions):

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+
+from tests.e2e.conftest import Project, Server, many
+
+
+def test_twenty_kills_lose_nothing_and_pay_nothing_twice(simulate: Callable[..., Server], project: Project) -> None:
+    server = simulate("--slots", "32", "--service-time", "1s")
+    project.write(many(server.url, 100))
+    rng = random.Random(20)
+    for _ in range(20):
+        process = project.start("run", "manifest.yaml")
+        try:
+            process.wait(rng.uniform(0.4, 1.6))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    last = project.run()
+    assert last.code in (0, 1), last.err
+    audit = server.audit()
+    tasks = last.summary["tasks"]
+    assert tasks["saved"] + tasks["held"] == 100
+    assert max(Counter(job["prompt"] for job in audit["jobs"]).values()) == 1
+    saved = {r["job_id"] for r in project.records() if r["type"] == "saved"}
+    unsaved = {job["prompt"] for job in audit["jobs"] if job["job_id"] not in saved}
+    held = {r["task"] for r in project.records() if r["type"] == "in_doubt"}
+    assert {p.replace("Picture number ", "task-") for p in unsaved} <= held
+    assert len(list(project.output.glob("*.png"))) == tasks["saved"]
+
+
+def test_the_second_of_two_runs_exits_75(simulate: Callable[..., Server], project: Project) -> None:
+    server = simulate("--slots", "4", "--service-time", "30s")
+    project.write(many(server.url, 4))
+    first = project.start("run", "manifest.yaml")
+    try:
+        ledger = project.output / "ledger.jsonl"
+        while first.poll() is None and not (ledger.exists() and b"submitted" in ledger.read_bytes()):
+            pass
+        second = project.run()
+        assert second.code == 75, second.err
+        assert "another run holds" in second.err
+        assert project("status", "manifest.yaml").code == 0
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_signals_end_a_real_run(simulate: Callable[..., Server], project: Project) -> None:
+    server = simulate("--slots", "4", "--service-time", "60s")
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)):
+        project.write(many(server.url, 8, more=f"output: {{dir: out-{code}}}"))
+        process = project.start("run", "manifest.yaml", "--grace", "1s")
+        ledger = project.folder / f"out-{code}" / "ledger.jsonl"
+        while process.poll() is None and not (ledger.exists() and ledger.read_bytes().count(b'"submitted"') >= 4):
+            pass
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert b'"run_ended"' in ledger.read_bytes()
+        assert b'"in_doubt"' not in ledger.read_bytes()
