@@ -48,7 +48,11 @@ def is_loopback(url: str) -> bool:
 def _check_host(api: Api, allowed: str) -> None:
     if _origin(api.base_url) == _origin(DEFAULT_BASE_URL) or is_loopback(api.base_url):
         return
-    if not allowed or _origin(allowed) != _origin(api.base_url):
+    try:
+        agreed = bool(allowed) and _origin(allowed) == _origin(api.base_url)
+    except ValueError:  # not a URL at all
+        agreed = False
+    if not agreed:
         raise UsageError(
             f"the manifest names the service {api.base_url}; it gets the key only if you say so: "
             f"set {BASE_URL_ENV}={api.base_url} in the environment"

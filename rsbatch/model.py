@@ -20,6 +20,9 @@ DEFAULT_KEY_ENV = "ROUTESCOPE_API_KEY"
 DEFAULT_MODEL = "gpt-image-2"
 """The server's default model; an absent `model` is priced as this one (it is not filled into the body)."""
 
+MOST_USD = 10**9
+"""A price is below this, as in manifests: sums of prices stay exact."""
+
 EXT = "{ext}"
 """Stands in `Task.path` where the real extension goes, which only the received bytes tell."""
 

@@ -32,6 +32,7 @@ def yesterday(project: Project, manifest: Path) -> str | None:
     if not is_unfinished(state):
         return None
     words = [str(manifest), "--date", day, *(["--simulate"] if project.options.simulate else [])]
+    words += [word for name, value in project.options.variables.items() for word in ("--var", f"{name}={value}")]
     return f"the run of {day} is unfinished; to finish it: rsbatch run {shlex.join(words)}"
 
 

@@ -106,5 +106,6 @@ class AdaptiveInFlight:
         """Lower the limit to what was held, at least 1."""
         self._limit = max(1, min(self._limit, in_flight))
         self._step = 1
-        self._probe_at = now + self._wait
-        self._wait = min(self.PROBE_MOST, self._wait * 2)
+        if now >= self._probe_at:  # several that were under way together count once
+            self._probe_at = now + self._wait
+            self._wait = min(self.PROBE_MOST, self._wait * 2)

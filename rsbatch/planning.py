@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import State
-from rsbatch.model import InDoubt, Selection, Task
+from rsbatch.model import EXT, InDoubt, Selection, Task
 
 _NEW = "new"
 _CHANGED = "changed"
@@ -65,7 +65,7 @@ class Matcher:
     def __init__(self, state: LedgerState) -> None:
         self._state = state
         self._claimed: set[History] = set()
-        self._seeking: list[tuple[str, str]] = []
+        self._seeking: list[tuple[str, str, str]] = []
         self._paths: dict[History, str] = {}
         self._renames: dict[tuple[str, str], History] = {}
         self.total = 0
@@ -79,15 +79,21 @@ class Matcher:
             if history.out:
                 self._paths[history] = task.path
         elif self._state.of_key(task.key):
-            self._seeking.append((task.id, task.key))
+            self._seeking.append((task.id, task.key, task.path))
 
     def settle(self) -> list[tuple[str, History]]:
-        """Give histories to renamed tasks: pairs of the new id and the history, in the manifest's order."""
-        for task, key in self._seeking:
+        """Give histories to renamed tasks: pairs of the new id and the history, in the manifest's order.
+
+        Asking again gives the same answer.
+        """
+        seeking, self._seeking = self._seeking, []
+        for task, key, path in seeking:
             free = next((h for h in self._state.of_key(key) if h not in self._claimed), None)
             if free is not None:
                 self._claimed.add(free)
                 self._renames[task, key] = free
+                if free.out:
+                    self._paths[free] = path
         return [(task, history) for (task, _), history in self._renames.items()]
 
     def of(self, task: Task) -> History | None:
@@ -103,8 +109,8 @@ class Matcher:
         self._claimed.add(history)
 
     def path_of(self, history: History) -> str:
-        """Where the image of a job that is out goes: by the manifest of today, else as recorded."""
-        return self._paths.get(history) or history.path
+        """Where the image of a job that is out goes: by the manifest of today, else as recorded, else by its id."""
+        return self._paths.get(history) or history.path or f"{history.task}.{EXT}"
 
 
 def selects(selection: Selection, task_id: str) -> bool:

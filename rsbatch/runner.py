@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from rsbatch import retry, wire
 from rsbatch.body import ImageChanged, ledger_form
 from rsbatch.clock import Clock
-from rsbatch.errors import StoreError
+from rsbatch.errors import Problem, StoreError
 from rsbatch.images import BadImage
 from rsbatch.ledger import records
 from rsbatch.ledger.records import Record
@@ -76,7 +76,8 @@ class RunPlan:
 
     `started` is the `run_started` record, `grace` seconds of harvest after a signal, `manifest`, `ledger` and
     `output` are texts for the summary. `selected` is how many tasks `--select` lets through. `restore` are saved
-    histories to fetch again; without `harvest` jobs that are out are left alone.
+    histories to fetch again; without `harvest` jobs that are out are left alone. `problems` fills as `tasks`
+    is read.
     """
 
     tasks: Iterator[Task]
@@ -95,6 +96,7 @@ class RunPlan:
     grace: float = 30.0
     restore: Sequence[History] = ()
     harvest: bool = True
+    problems: Sequence[Problem] = ()
     schedule: QuerySchedule = field(default_factory=FixedInterval)
     in_flight: InFlightLimit | None = None
 
@@ -277,6 +279,8 @@ class Runner:
         batch = list(islice(self._plan.tasks, _BATCH))
         if not batch:
             self._scheduler.exhausted = True
+            for problem in self._plan.problems:  # none when the run began: a table or an image changed since
+                self._edges.observer.note(f"changed while the run went on: {problem}")
             return
         try:
             for planned in await judge(batch, self._plan.matcher, self._ledger, self._terms, self._edges.storage):
@@ -288,13 +292,13 @@ class Runner:
     def _take_in(self, planned: Planned) -> None:
         task, history = planned.task, planned.history
         if planned.action is Action.SUBMIT:
-            self._order(Order(task, in_doubt=history is not None and history.state is State.HELD))
+            self._order(Order(task, history.state if history is not None else None))
         elif planned.differs is Differs.ALTERED:
             self._differing.altered.append(task.id)
             self._edges.observer.note(f"{task.id}: {planned.reason}")
         elif planned.differs is Differs.MISSING and history is not None:
             self._edges.observer.note(f"{task.id}: {planned.reason}")
-            rebuy = Order(task) if self._plan.selection.rebuy_missing else None
+            rebuy = Order(task, State.SAVED) if self._plan.selection.rebuy_missing else None
             job = Job(history, task.path, ended=True, restore=True, rebuy=rebuy)
             self._scheduler.watch(job, anyio.current_time())
 
@@ -318,6 +322,10 @@ class Runner:
             return False
         self._reserved += usd
         return True
+
+    def _unreserve(self, order: Order) -> None:
+        if self._plan.rules.budget is not None and order.task.usd is not None:
+            self._reserved -= order.task.usd
 
     # records
 
@@ -370,16 +378,21 @@ class Runner:
         except ImageChanged as exc:
             body = exc
         history = self._state.get(task.id, task.key)
+        state = history.state if history is not None else None
+        if self._scheduler.halted is not None or state is not order.expected:
+            # Stopped meanwhile; or its table was edited during the run and gives the task a second time.
+            self._unreserve(order)
+            self._scheduler.dropped(anyio.current_time())
+            return
         attempt = (history.attempt if history is not None else 0) + 1
-        if order.in_doubt:
-            order.in_doubt = False
+        if state is State.HELD:
             self._put(records.resolved(task.id, task.key, how="resubmit"))
+        order.expected = State.NOT_SUBMITTED
         request = ledger_form(task.body) if attempt == 1 else None
         seq = self._put(
             records.submitting(task.id, task.key, attempt=attempt, request=request, usd=task.usd, path=task.path)
         )
-        if task.usd is not None and self._plan.rules.budget is not None:
-            self._reserved -= task.usd  # the fold counts it from here on
+        self._unreserve(order)  # the fold counts it from here on
         outcome = await self._send(seq, body)
         await self._settle(order, attempt, outcome, anyio.current_time())
 

@@ -16,6 +16,7 @@ from random import Random
 from typing import Generic, TypeVar
 
 from rsbatch.ledger.state import History
+from rsbatch.lifecycle import State
 from rsbatch.model import Limits, Task
 from rsbatch.pacing import InFlightLimit, QuerySchedule, RateGate
 from rsbatch.retry import UNAVAILABLE_SECONDS, backoff
@@ -25,11 +26,11 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Order:
-    """A task to submit. `refusals` counts the passing ones of this run; `in_doubt`: it is a resubmission."""
+    """A task to submit. `refusals` counts the passing ones of this run; `expected` is the state it was judged in."""
 
     task: Task
+    expected: State | None = None
     refusals: int = 0
-    in_doubt: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -221,6 +222,8 @@ class Scheduler:
             step = self._next_download(now) or self._next_query(now)
             if step is not None:
                 return step
+        if not (self._ready or len(self._delayed) or self.in_flight):
+            self._hopeful_at = now  # nothing was there to be accepted
         if self.halted is None:
             if self._unavailable(now):
                 self.halt(Halt.UNAVAILABLE)

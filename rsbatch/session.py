@@ -21,7 +21,7 @@ import anyio.to_thread
 from rsbatch import __version__, sidecar
 from rsbatch.body import ImageChanged, wire_bytes
 from rsbatch.clock import Clock, SystemClock
-from rsbatch.errors import StoreError, UsageError
+from rsbatch.errors import Problem, StoreError, UsageError
 from rsbatch.keys import find_key
 from rsbatch.ledger import records
 from rsbatch.ledger.local import NAME, LocalLedgerFile, open_ledger, read_ledger
@@ -186,7 +186,7 @@ async def open_edges(project: Project, clock: Clock, key: str | None) -> AsyncIt
         if key is None:
             from rsbatch.simulator import Settings, SimulatorTransport, open_simulator
 
-            engine = open_simulator(Settings(), project.folder / SIMULATOR_STATE, clock.wall)
+            engine = open_simulator(Settings(models=("*",)), project.folder / SIMULATOR_STATE, clock.wall)
             transport = SimulatorTransport(engine, clock=clock.wall, paint_in_thread=True)
             service = HttpService(SIMULATED_URL, "sk-simulated", clock=clock, max_answer=most, transport=transport)
             fetcher = HttpFetcher(transport)
@@ -245,8 +245,10 @@ async def _execute(
 def _run_plan(project: Project, matcher: Matcher, selected: int) -> RunPlan:
     from rsbatch.runner import RunPlan
 
+    problems: list[Problem] = []
     return RunPlan(
-        tasks=project.manifest.tasks([]),
+        tasks=project.manifest.tasks(problems),
+        problems=problems,
         matcher=matcher,
         selected=selected,
         limits=project.limits,

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from rsbatch.model import SavedFile
+from rsbatch.model import MOST_USD, SavedFile
 
 VERSION = 1
 MOST_BYTES = 4 * 1024 * 1024
@@ -71,6 +71,9 @@ def parse(data: bytes) -> Sidecar | None:
         value = from_json(data)
         if not isinstance(value, dict) or value.get("sidecar") != VERSION:
             return None
+        usd = None if value["usd"] is None else Decimal(value["usd"])
+        if usd is not None and not 0 <= usd < MOST_USD:
+            return None
         return Sidecar(
             task=str(value["task"]),
             key=str(value["key"]),
@@ -79,7 +82,7 @@ def parse(data: bytes) -> Sidecar | None:
             attempt=int(value["attempt"]),
             job_id=str(value["job_id"]),
             request_id=value.get("request_id"),
-            usd=None if value["usd"] is None else Decimal(value["usd"]),
+            usd=usd,
             request=value.get("request"),
             image=int(value["image"]),
             images=int(value["images"]),
@@ -95,5 +98,5 @@ def parse(data: bytes) -> Sidecar | None:
             run=str(value["run"]),
             rsbatch=str(value["rsbatch"]),
         )
-    except (ValueError, KeyError, TypeError, InvalidOperation):
+    except (ValueError, KeyError, TypeError, ArithmeticError):
         return None

@@ -168,7 +168,8 @@ def remedies(result: Result, command: str) -> list[str]:
     if tasks[Category.HELD]:
         lines.append(
             f"{tasks[Category.HELD]} held: they may have been charged, so they are not sent again unasked. "
-            f"See them with `rsbatch status {command}`; settle one with `rsbatch resolve {command} TASK --attach JOB_ID`, "
+            f"See them with `rsbatch status {command}`; settle one with "
+            f"`rsbatch resolve {command} TASK --attach JOB_ID`, "
             f"`--not-sent` or `--resubmit`, all at once with `rsbatch run {command} --in-doubt resubmit`"
         )
     if tasks[Category.FAILED]:

@@ -136,10 +136,14 @@ QueryOutcome = Waiting | Done | Failed | UnknownJob | Throttled | Stop | Trouble
 
 @dataclass(frozen=True, slots=True)
 class ErrorObject:
-    """The error that an answer tells of; empty texts where it does not say."""
+    """The error that an answer tells of; empty texts where it does not say.
+
+    `coded` is false where `code` is only the object's `type`, which gateways send, too.
+    """
 
     code: str
     message: str
+    coded: bool = True
 
 
 class _Kind(Enum):
@@ -175,10 +179,10 @@ def read_submit(answer: Answer, now: float) -> SubmitOutcome:
     error = error_object(value)
     if 200 <= status < 300:
         return _read_accepting(answer, value, error, now)
-    if status in {504, 408} or status < 200:
+    if status in {504, 408} or status < 200 or _names_job(value):
         return Doubt(_doubtful(answer))
     if status >= 500:
-        if error is None or not error.code:
+        if error is None or not error.code or not error.coded or value.get("data"):
             return Doubt(_doubtful(answer))
         return _by_code(error, answer, now) or Refused(error.code, _text(error), status, final=False)
     return _read_refusal(answer, error, now)
@@ -189,9 +193,13 @@ def _read_accepting(answer: Answer, value: Any, error: ErrorObject | None, now: 
     if job_id is not None:
         request_id = value.get("request_id")
         return Accepted(job_id, request_id if isinstance(request_id, str) else None)
-    if error is None or not error.code:
-        return Doubt(_doubtful(answer))
+    if error is None or not error.code or _names_job(value) or value.get("data"):
+        return Doubt(_doubtful(answer))  # an error has no data; this may be a success of a shape we do not know
     return _by_code(error, answer, now) or Refused(error.code, _text(error), answer.status, final=True)
+
+
+def _names_job(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value.get("job_id"))
 
 
 def _read_refusal(answer: Answer, error: ErrorObject | None, now: float) -> SubmitOutcome:
@@ -209,7 +217,7 @@ def _read_refusal(answer: Answer, error: ErrorObject | None, now: float) -> Subm
         if by_code is not None and not (isinstance(by_code, Stop) and by_code.kind is Fatal.KEY):
             return by_code  # the key is judged by 401 and 403 alone: a 400 about permission is about this task
         return Refused(error.code, _text(error), status, final=True)
-    if status in {400, 413, 422} and not _is_html(answer):
+    if status == 413 or (status in {400, 422} and not _is_html(answer)):  # 413 is about this task, whoever says it
         return Refused(f"http_{status}", _said(answer, error), status, final=True)
     return Stop(Fatal.ADDRESS, _said(answer, error), status)
 
@@ -249,6 +257,9 @@ def read_query(answer: Answer, now: float) -> QueryOutcome:
     if fatal is not None:
         return fatal
     if status in {400, 404} and error is not None:
+        by_code = _by_code(error, answer, now)
+        if by_code is not None and not (isinstance(by_code, Stop) and by_code.kind is Fatal.KEY):
+            return by_code
         return UnknownJob(_text(error))
     if status in {404, 405}:
         return Stop(Fatal.ADDRESS, _said(answer, error), status)
@@ -313,7 +324,8 @@ def error_object(value: Any) -> ErrorObject | None:
         return None
     inner = value.get("error")
     if isinstance(inner, dict):
-        return ErrorObject(_code(inner.get("code")) or _code(inner.get("type")), _string(inner.get("message")))
+        code, message = _code(inner.get("code")), _string(inner.get("message"))
+        return ErrorObject(code or _code(inner.get("type")), message, coded=bool(code))
     if isinstance(inner, str) and inner:
         return ErrorObject(_code(value.get("code")), inner)
     code, message = _code(value.get("code")), _string(value.get("message"))

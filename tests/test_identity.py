@@ -181,7 +181,9 @@ def test_paths_that_are_one(left: str, right: str) -> None:
     assert path_fold(left) == path_fold(right)
 
 
-@pytest.mark.parametrize(("left", "right"), [("a.{ext}", "b.{ext}"), ("a.1.{ext}", "a.2.{ext}"), ("a/b.png", "ab.png"), ("a.txt", "a.png")])
+@pytest.mark.parametrize(
+    ("left", "right"), [("a.{ext}", "b.{ext}"), ("a.1.{ext}", "a.2.{ext}"), ("a/b.png", "ab.png"), ("a.txt", "a.png")]
+)
 def test_paths_that_differ(left: str, right: str) -> None:
     assert path_fold(left) != path_fold(right)
 

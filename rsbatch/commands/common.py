@@ -71,7 +71,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop-after",
         metavar="DUR",
         type=_checked(parse_duration, "a duration"),
-        help="then stop submitting, such as 6h",
+        help="stop submitting after this time, such as 6h",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from typing import TextIO
 
 from rsbatch.commands import plan as plan_command
 from rsbatch.commands.common import (
@@ -17,8 +18,8 @@ from rsbatch.commands.common import (
     duration,
     print_json,
     project_of,
-    say,
 )
+from rsbatch.text import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dry-run", action="store_true", help="the same as `rsbatch plan`: submit nothing, write nothing")
     add("--grace", metavar="DUR", type=duration, help="after a signal, harvest for at most this long (default: 30s)")
-    add("--quiet", action="store_true", help="only trouble and the summary")
+    add("--quiet", action="store_true", help="say nothing unless there is trouble (for cron)")
     add(
         "--progress",
         choices=("auto", "bar", "log", "none"),
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from rsbatch.summary import Result, in_words
 
     project = project_of(args)
-    observer = choose(args.progress, sys.stderr, args.quiet)
+    observer = choose("none" if args.quiet else args.progress, sys.stderr)
     words = command_words(args)
     if (notice := yesterday(project, args.manifest)) is not None:
         observer.note(notice)
@@ -65,17 +66,16 @@ def run(args: argparse.Namespace) -> int:
         result = anyio.run(main, project)
     finally:
         observer.close()
-    lines = in_words(result, words)
     if args.json:
         print_json(result.as_json())
-        if not args.quiet:
-            sys.stderr.write("\n".join(lines) + "\n")
-    else:
-        for line in lines:
-            say(line)
-        if result.exit_code == 0 and not args.quiet:
-            say(f"images: {project.folder}")
+    if not args.quiet or result.exit_code:
+        _tell([*in_words(result, words), f"images: {project.folder}"], sys.stderr if args.json else sys.stdout)
     return result.exit_code
+
+
+def _tell(lines: list[str], stream: TextIO) -> None:
+    for line in lines:
+        stream.write(printable(line) + "\n")
 
 
 def _signals() -> list[signal.Signals]:

@@ -2,7 +2,8 @@
 
 Rule: what `append` returned from is on the disk. A failed sync is never tried again (the kernel may have dropped
 the pages and call the next one a success); a write that a full disk cut short is cut back to the last whole
-record, a small reserve is given up to make room, and it is written once more.
+record, a small reserve is given up to make room, and it is written once more. Whoever puts another file in the
+ledger's place holds its lock before it has the name.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
 import anyio.to_thread
 
+from rsbatch.disk import sync_file, sync_folder
 from rsbatch.errors import LedgerBusy, StoreError
 from rsbatch.ledger.replay import Replayed, replay
+from rsbatch.ledger.rescue import Merged, merge
 from rsbatch.ledger.state import LedgerState
 
 NAME = "ledger.jsonl"
 TORN = "ledger.jsonl.torn"
 RESCUE = "ledger.jsonl.rescue"
+MERGED = "ledger.jsonl.rescue.merged"
 RESERVE = "ledger.jsonl.reserve"
 RESERVE_BYTES = 256 * 1024
 """Room for about a thousand job ids on a disk that is full."""
@@ -55,7 +59,7 @@ class LocalLedgerFile:
     def _append(self, data: bytes) -> None:
         try:
             self._write(data)
-            os.fsync(self._fd)
+            sync_file(self._fd)
         except OSError as exc:
             raise _store_error("write", self.path, exc) from exc
         self._size += len(data)
@@ -94,23 +98,16 @@ class LocalLedgerFile:
     def rescue(self, lines: Sequence[bytes]) -> str:
         """Keep lines that the ledger could not take, in the first place that can be written, and on stderr."""
         data = b"".join(lines)
-        sys.stderr.write("rsbatch: could not be written to the ledger:\n" + data.decode() + "\n")
         places = [self.path.with_name(RESCUE)]
         places += [Path(p) / f"rsbatch-{self.folder.name}-{RESCUE}" for p in (Path.cwd(), tempfile.gettempdir())]
-        for place in places:
-            try:
-                fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-                try:
-                    _write_all(fd, data)
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
-            except OSError:
-                continue
-            if place.parent == self.folder:
-                return f"{len(lines)} records went to {place}; the next run takes them in"
-            return f"{len(lines)} records went to {place}; move it to {self.path.with_name(RESCUE)} before the next run"
-        return f"{len(lines)} records could be written nowhere but here, on standard error; keep them"
+        kept = next((place for place in places if _keep(place, data)), None)
+        with suppress(OSError, ValueError, AttributeError):  # nobody may be reading it
+            sys.stderr.write("rsbatch: could not be written to the ledger:\n" + data.decode() + "\n")
+        if kept is None:
+            return f"{len(lines)} records could be written nowhere but here, on standard error; keep them"
+        if kept.parent == self.folder:
+            return f"{len(lines)} records went to {kept}; the next run takes them in"
+        return f"{len(lines)} records went to {kept}; move it to {self.path.with_name(RESCUE)} before the next run"
 
     def close(self) -> None:
         """Give up the lock."""
@@ -118,9 +115,10 @@ class LocalLedgerFile:
 
 
 def open_ledger(folder: Path) -> tuple[LocalLedgerFile, LedgerState, str]:
-    """Lock and read the ledger in `folder`, making both where they are missing; gives a sentence if a tail was torn.
+    """Lock and read the ledger in `folder`, making both where they are missing, and take in what was rescued.
 
-    Raises LedgerBusy, LedgerDamaged or StoreError.
+    The text says, in sentences, if a tail was torn or records were taken in. Raises LedgerBusy, LedgerDamaged or
+    StoreError.
     """
     path = folder / NAME
     try:
@@ -132,12 +130,18 @@ def open_ledger(folder: Path) -> tuple[LocalLedgerFile, LedgerState, str]:
         with os.fdopen(os.dup(fd), "rb") as file:
             file.seek(0)
             replayed = replay(file, str(path))
-        said = _cut_torn(fd, path, replayed)
+        said = [_cut_torn(fd, path, replayed)]
+        rescued, size = _read_rescue(folder), replayed.end
+        if rescued is not None:
+            merged = merge(replayed.state, rescued, size)
+            fd, size = _rewrite(fd, path, size, b"".join(merged.lines))
+            _put_away_rescue(folder, rescued)
+            said.append(_told(merged))
         # At every open, not only when it was made: a kill between making and syncing would leave a ledger that
         # a power cut removes, name and all.
-        os.fsync(fd)
-        _sync_folder(folder)
-        _sync_folder(folder.parent)
+        sync_file(fd)
+        sync_folder(folder)
+        sync_folder(folder.parent)
         _make_reserve(folder)
     except OSError as exc:
         os.close(fd)
@@ -145,22 +149,26 @@ def open_ledger(folder: Path) -> tuple[LocalLedgerFile, LedgerState, str]:
     except BaseException:
         os.close(fd)
         raise
-    return LocalLedgerFile(folder, fd, replayed.end), replayed.state, said
+    return LocalLedgerFile(folder, fd, size), replayed.state, "; ".join(filter(None, said))
 
 
 def read_ledger(folder: Path) -> LedgerState:
     """Read the ledger in `folder` without a lock, while a run may be writing it; empty where there is none.
 
-    Raises LedgerDamaged or StoreError.
+    Rescued records are counted as the next open will take them in. Raises LedgerDamaged or StoreError.
     """
     path = folder / NAME
     try:
+        rescued = _read_rescue(folder)
         with path.open("rb") as file:
-            return replay(file, str(path)).state
+            replayed = replay(file, str(path))
     except FileNotFoundError:
         return LedgerState()
     except OSError as exc:
         raise _store_error("read", path, exc) from exc
+    if rescued is not None:
+        merge(replayed.state, rescued, replayed.end)
+    return replayed.state
 
 
 @contextmanager
@@ -186,19 +194,94 @@ def replace_ledger(path: Path, data: bytes) -> Path | None:
         if path.stat().st_size:
             kept = _free_name(path)
             os.link(path, kept)  # first, so that there is no moment without a ledger
-        new = path.with_name(path.name + ".new")
-        new.unlink(missing_ok=True)
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            _write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(new, path)
-        _sync_folder(path.parent)
+        os.close(_put_in_place(path, data))
     except OSError as exc:
         raise _store_error("replace", path, exc) from exc
     return kept
+
+
+def _put_in_place(path: Path, data: bytes) -> int:
+    """Put a new file with `data` in the place of the locked one at `path`; gives its descriptor, locked.
+
+    It is locked before it has the name: whoever opens the name finds it taken.
+    """
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _write_all(fd, data)
+        sync_file(fd)
+        os.replace(new, path)
+        sync_folder(path.parent)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _rewrite(fd: int, path: Path, size: int, more: bytes) -> tuple[int, int]:
+    """Write the ledger's first `size` bytes and `more` to a new file; gives its descriptor and size, closes `fd`.
+
+    A failed sync may have lost pages that still read well from memory, so the old file is not to be relied on.
+    """
+    with os.fdopen(os.dup(fd), "rb") as file:
+        file.seek(0)
+        data = file.read(size) + more
+    new = _put_in_place(path, data)
+    os.close(fd)
+    return new, len(data)
+
+
+def _read_rescue(folder: Path) -> bytes | None:
+    try:
+        fd = os.open(folder / RESCUE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        return file.read()
+
+
+def _put_away_rescue(folder: Path, rescued: bytes) -> None:
+    """Rename the rescue, or add it to what was renamed before."""
+    rescue, merged = folder / RESCUE, folder / MERGED
+    if not merged.exists():
+        os.rename(rescue, merged)
+        return
+    _append_to(merged, rescued)
+    rescue.unlink()
+
+
+def _told(merged: Merged) -> str:
+    text = (
+        f"{len(merged.lines)} records that could not be written before were taken in from {RESCUE} "
+        f"({merged.jobs} job ids), which is now {MERGED}"
+    )
+    return "; ".join([text, *merged.troubles])
+
+
+def _keep(place: Path, data: bytes) -> bool:
+    """Add rescued lines to the file at `place` and make them durable; False, leaving no half line, if that fails."""
+    try:
+        _append_to(place, data)
+        sync_folder(place.parent)
+    except OSError:
+        return False
+    return True
+
+
+def _append_to(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        before = os.fstat(fd).st_size
+        try:
+            _write_all(fd, data)
+            sync_file(fd)
+        except OSError:
+            os.ftruncate(fd, before)
+            raise
+    finally:
+        os.close(fd)
 
 
 def _free_name(path: Path) -> Path:
@@ -234,12 +317,7 @@ def _lock(path: Path) -> int:
 def _cut_torn(fd: int, path: Path, replayed: Replayed) -> str:
     if not replayed.torn:
         return ""
-    keep = os.open(path.with_name(TORN), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    try:
-        _write_all(keep, replayed.torn + b"\n")
-        os.fsync(keep)
-    finally:
-        os.close(keep)
+    _append_to(path.with_name(TORN), replayed.torn + b"\n")
     os.ftruncate(fd, replayed.end)
     return (
         f"the last line of {path} was torn off by a crash; its {len(replayed.torn)} bytes were cut off "
@@ -258,7 +336,7 @@ def _make_reserve(folder: Path) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
             _write_all(fd, os.urandom(RESERVE_BYTES))  # random: a file system that compresses must not shrink it
-            os.fsync(fd)
+            sync_file(fd)
         finally:
             os.close(fd)
     except OSError as exc:
@@ -271,14 +349,6 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _store_error(verb: str, path: Path, exc: OSError) -> StoreError:

@@ -12,6 +12,7 @@ import anyio.lowlevel
 
 from rsbatch.errors import LedgerBusy
 from rsbatch.ledger.replay import replay
+from rsbatch.ledger.rescue import merge
 from rsbatch.ledger.state import LedgerState
 
 
@@ -29,6 +30,8 @@ class MemoryDisk:
             raise LedgerBusy("another run holds the ledger in memory")
         replayed = replay(io.BytesIO(bytes(self.data)), "memory")
         del self.data[replayed.end :]
+        self.data += b"".join(merge(replayed.state, self.rescued, replayed.end).lines)
+        self.rescued = b""
         self.locked = True
         return MemoryLedgerFile(self), replayed.state
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from rsbatch.ledger import records
 from rsbatch.ledger.records import BadLine, Record, decode, encode, event_of, seconds_of
-from rsbatch.ledger.state import LedgerState
-from rsbatch.lifecycle import Event, State
+from rsbatch.ledger.state import History, LedgerState
+from rsbatch.lifecycle import OUT, Event, State
 from rsbatch.model import EXT
 from rsbatch.sidecar import Sidecar
 
@@ -81,7 +81,12 @@ class Rebuild:
         """Add a trusted record of the old ledger, bridging what was lost before it; left out where that cannot be."""
         fields = {name: v for name, v in value.items() if name not in _COMMON}
         record = Record(value["type"], value.get("task", ""), value.get("key", ""), fields)
-        ts, run = seconds_of(value["ts"]), str(value["run"])
+        try:
+            ts, run = seconds_of(value["ts"]), value["run"]
+            hash((record.task, record.key))
+        except (ValueError, TypeError):
+            self.left_out += 1
+            return
         try:
             self.put(record, ts=ts, run=run)
         except BadLine:
@@ -101,14 +106,29 @@ class Rebuild:
             return True
         if event not in _WITH_JOB or not isinstance(job_id, str):
             raise BadLine("it says nothing that is worth bridging to")
+        files = value.get("files")
+        if event in {Event.DOWNLOADED, Event.SAVED} and not isinstance(files, list):
+            raise BadLine("it names no files")
         if history is None or history.job_id != job_id:
-            self._doubt(task, key)
-            self.put(records.resolved(task, key, how="attached", job_id=job_id))
-        if event in {Event.DOWNLOADED, Event.SAVED}:
-            self.put(records.generated(task, key, job_id=job_id, images=len(value["files"]), waited_s=0, queries=0))
+            self._job(history, task, key, job_id)
+        if files is not None:
+            self.put(records.generated(task, key, job_id=job_id, images=len(files), waited_s=0, queries=0))
         if event is Event.SAVED:
-            self.put(Record("downloaded", task, key, {"job_id": job_id, "files": value["files"]}))
+            self.put(Record("downloaded", task, key, {"job_id": job_id, "files": files}))
         return event is not Event.SUBMITTED
+
+    def _job(self, history: History | None, task: str, key: str, job_id: str) -> None:
+        """Give a job whose records are lost to its task, by whatever way is open to it."""
+        if history is not None and (history.state in OUT or history.state is State.SAVED):
+            if history.state is not State.SAVED:  # it ended, or no other would have been submitted
+                self.put(records.failed(task, key, stage="generate", final=True, code="lost", message=LOST))
+            attempt, path = history.attempt + 1, history.path
+            self.put(records.submitting(task, key, attempt=attempt, request=None, usd=history.usd, path=path))
+            self.put(records.submitted(task, key, attempt=attempt, job_id=job_id, request_id=None))
+            return
+        if history is None or history.state is not State.FAILED_FINAL:
+            self._doubt(task, key)
+        self.put(records.resolved(task, key, how="attached", job_id=job_id))
 
     def _doubt(self, task: str, key: str) -> None:
         history = self.state.get(task, key)

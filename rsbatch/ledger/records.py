@@ -44,13 +44,19 @@ class BadLine(ValueError):
 def encode(record: Record, *, seq: int, ts: float, run: str) -> tuple[bytes, dict[str, Any]]:
     """Give the line (newline included) and the value that `decode` would give for it.
 
-    `ts` is in seconds since 1970, UTC.
+    `ts` is in seconds since 1970, UTC. Raises BadLine for what could not be read back: a body that is nested too
+    deeply must not make a ledger unreadable.
     """
     value: dict[str, Any] = {"v": VERSION, "seq": seq, "ts": timestamp(ts), "run": run, "type": record.type}
     if record.task:
         value |= {"task": record.task, "key": record.key}
     value |= record.fields
-    body = to_json(value)[:-1]
+    try:
+        body = to_json(value)[:-1]
+        if "request" in record.fields:  # all other fields are flat, and ours
+            from_json(body + b"}")
+    except ValueError as exc:
+        raise BadLine(f"cannot be recorded: {exc}") from None
     return b'%s,"crc":"%08x"}\n' % (body, zlib.crc32(body)), value
 
 
@@ -63,13 +69,13 @@ def decode(line: bytes) -> dict[str, Any]:
     if int(crc[1], 16) != zlib.crc32(body):
         raise BadLine("the checksum does not fit")
     try:
-        value = from_json(body + b"}")
+        value: dict[str, Any] = from_json(body + b"}")
     except ValueError:
         raise BadLine("not JSON") from None
-    if not isinstance(value, dict) or not isinstance(value.get("seq"), int) or not isinstance(value.get("type"), str):
-        raise BadLine("not a record")
-    if value.get("v") != VERSION:
+    if value.get("v") != VERSION:  # JSON that ends in a brace is an object
         raise BadLine(f"version {value.get('v')!r}, and this rsbatch reads version {VERSION}")
+    if type(value.get("seq")) is not int or not all(isinstance(value.get(name), str) for name in ("ts", "run", "type")):
+        raise BadLine("not a record")
     return value
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 from rsbatch.ledger.records import BadLine, event_of, seconds_of
 from rsbatch.lifecycle import OUT, Event, IllegalTransition, State, advance
-from rsbatch.model import SavedFile
+from rsbatch.model import MOST_USD, SavedFile
 
 JOB_NOT_FOUND = "job_not_found"
 """The code of a job that the service says it does not know: nobody can tell whether it was charged."""
@@ -33,7 +33,7 @@ class Bucket(StrEnum):
 class History:
     """What the ledger knows of one (id, key). Only the fold changes it.
 
-    `since` is the `seq` of its first record, `usd` and `bucket` are of the newest attempt, `path` is as in
+    `since` is the `seq` of its first record, `usd`, `bucket` and `run` are of the newest attempt, `path` is as in
     `submitting`, `request_at` the place of the line that has the request body, `submitted_at` seconds since 1970.
     """
 
@@ -42,6 +42,7 @@ class History:
     since: int
     state: State | None = None
     attempt: int = 0
+    run: str = ""
     job_id: str | None = None
     request_id: str | None = None
     path: str = ""
@@ -143,7 +144,7 @@ class LedgerState:
     def apply(self, value: Mapping[str, Any], at: int = 0) -> None:
         """Take in one decoded record; `at` is the place of its line in the ledger, in bytes.
 
-        Raises BadLine where the record cannot follow what came before it.
+        Raises BadLine, changing nothing, where the record cannot follow what came before it.
         """
         seq = value["seq"]
         if seq != self.seq + 1:
@@ -152,7 +153,7 @@ class LedgerState:
             self._apply(value, at)
         except IllegalTransition as exc:
             raise BadLine(f"{value.get('task')}: {exc}") from None
-        except (KeyError, TypeError, ValueError, InvalidOperation) as exc:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as exc:
             if isinstance(exc, BadLine):
                 raise
             raise BadLine(f"a {value['type']} record without a usable {exc}") from None
@@ -176,23 +177,24 @@ class LedgerState:
 
     def _step(self, event: Event, value: Mapping[str, Any], at: int) -> None:
         task, key = value["task"], value["key"]
-        history = self._histories.get((task, key))
-        state = advance(history.state if history else None, event)
-        if history is None:
-            history = self._add(History(task, key, value["seq"]))
-        _TAKE_IN[event](self, history, value, at)
+        found = self._histories.get((task, key))
+        state = advance(found.state if found else None, event)
+        history = found or History(task, key, value["seq"])
+        _TAKE_IN[event](self, history, value, at)  # each reads all that it needs before it changes anything
         history.state = state
+        if found is None:
+            self._add(history)
 
-    def _add(self, history: History) -> History:
+    def _add(self, history: History) -> None:
         self._histories[history.task, history.key] = history
         self._by_key.setdefault(history.key, []).append(history)
         self._by_id.setdefault(history.task, []).append(history)
-        return history
 
     def _rename(self, old: str, new: str, key: str) -> None:
-        history = self._histories.pop((old, key), None)
+        history = self._histories.get((old, key))
         if history is None or (new, key) in self._histories:
             raise BadLine(f"{old} cannot be renamed to {new}")
+        del self._histories[old, key]
         self._by_key[key].remove(history)
         self._by_id[old].remove(history)
         if not self._by_id[old]:
@@ -220,26 +222,24 @@ class LedgerState:
         self.spend.move(history.usd, history.bucket, bucket)
         history.bucket = bucket
 
-    def _give_job(self, history: History, job_id: str) -> None:
-        history.job_id = job_id
-        self._jobs[job_id] = history
-
     # one function for each event
 
     def _submitting(self, history: History, value: Mapping[str, Any], at: int) -> None:
+        usd = None if value["usd"] is None else Decimal(value["usd"])
+        if usd is not None and not 0 <= usd < MOST_USD:
+            raise ValueError("price")
+        attempt, path = int(value["attempt"]), str(value["path"])
         history.bucket = None  # what an earlier attempt cost stays where it is
-        history.usd = None if value["usd"] is None else Decimal(value["usd"])
-        history.attempt = int(value["attempt"])
-        history.path = str(value["path"])
+        history.usd, history.attempt, history.path, history.run = usd, attempt, path, value["run"]
         history.job_id, history.code, history.message = None, "", ""
         if "request" in value:
             history.request_at = at
         self._charge(history, Bucket.UNKNOWN)
 
     def _submitted(self, history: History, value: Mapping[str, Any], at: int) -> None:
-        self._give_job(history, str(value["job_id"]))
-        history.request_id = value.get("request_id")
-        history.submitted_at = seconds_of(value["ts"])
+        job_id, history.submitted_at = str(value["job_id"]), seconds_of(value["ts"])
+        history.job_id, history.request_id = job_id, value.get("request_id")
+        self._jobs[job_id] = history
         self._charge(history, Bucket.OUT)
 
     def _freed(self, history: History, value: Mapping[str, Any], at: int) -> None:
@@ -266,7 +266,8 @@ class LedgerState:
         history.code, history.message = "", ""
 
     def _failed(self, history: History, value: Mapping[str, Any], at: int) -> None:
-        history.code, history.message = str(value["code"]), str(value["message"])
+        code, message = str(value["code"]), str(value["message"])
+        history.code, history.message = code, message
         if history.bucket is Bucket.OUT:
             self._charge(history, Bucket.UNKNOWN if history.code == JOB_NOT_FOUND else Bucket.FAILED)
 
@@ -274,7 +275,8 @@ class LedgerState:
         history.message = "its time was over before its job ended"
 
     def _released(self, history: History, value: Mapping[str, Any], at: int) -> None:
-        self._charge(history, Bucket.UNKNOWN)
+        if history.bucket is not None:  # what was freed by a refusal stays free
+            self._charge(history, Bucket.UNKNOWN)
         history.message = "to be submitted again, as settled by hand"
 
     def _settled_not_sent(self, history: History, value: Mapping[str, Any], at: int) -> None:

@@ -74,8 +74,6 @@ def check(manifest: Manifest, visit: Callable[[Task], None] | None = None) -> Ch
     Raises ManifestError with all problems.
     """
     checked, problems = survey(manifest, visit)
-    if not problems and not checked.total:
-        problems.append(Problem(str(manifest.path), 0, 0, "tasks", "make no task at all"))
     if problems:
         raise manifest_error(str(manifest.path), problems)
     return checked

@@ -187,9 +187,7 @@ def _body_names(
     try:
         return names | Template(read_prompt(context.folder, constant.strip())).names
     except Fault as fault:
-        problem = place.problem(fault.message)
-        if problem not in found.problems:  # of `defaults`, it would come with each entry
-            found.problems.append(problem)
+        found.add(place, fault.message)  # of `defaults`, it comes with each entry and is shown once
         return None
 
 

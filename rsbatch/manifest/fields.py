@@ -15,6 +15,7 @@ from rsbatch.manifest.nodes import Node, path_text
 from rsbatch.manifest.schema import check_output_format
 from rsbatch.manifest.sources import parse_json
 from rsbatch.manifest.templates import Template, template
+from rsbatch.manifest.yaml import MAX_DEPTH
 from rsbatch.model import LocalImage
 
 OMIT: Final = object()
@@ -87,7 +88,15 @@ def mapping(text: str) -> Any:
     made = parse_json(text, None)
     if not isinstance(made, dict):
         raise Fault("must render to a JSON object")
+    if _deeper(made, MAX_DEPTH):
+        raise Fault(f"is nested more than {MAX_DEPTH} levels deep")
     return made
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether JSON is nested deeper than what YAML may be; later steps recurse."""
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper(item, levels - 1) for item in below)
 
 
 _TEXT: Final[dict[str, Callable[[str], Any]]] = {

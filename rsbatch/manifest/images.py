@@ -33,10 +33,15 @@ _Stamp = tuple[int, int, int, int]
 
 
 class Images:
-    """Makes the value of `images` and `mask` from text; remembers files by size, time and inode."""
+    """Makes the value of `images` and `mask` from text; remembers files by size, time and inode.
 
-    def __init__(self, folder: Path) -> None:
+    `files` and `urls` are how many of each are remembered at most.
+    """
+
+    def __init__(self, folder: Path, *, files: int = _CACHED_FILES, urls: int = _CACHED_URLS) -> None:
         self._folder = folder
+        self._most_files = files
+        self._most_urls = urls
         self._files: dict[str, tuple[_Stamp, LocalImage]] = {}
         self._urls: dict[str, LocalImage] = {}
 
@@ -60,7 +65,7 @@ class Images:
                 raise Fault(f"{text[:40]!r}… {error}") from error
             mime = image_mime(data, f"the data: URL {text[:40]!r}…")
             found = LocalImage(hashlib.sha256(data).hexdigest(), mime, len(data), None, data)
-            if len(self._urls) >= _CACHED_URLS:
+            if len(self._urls) >= self._most_urls:
                 self._urls.clear()
             self._urls[text] = found
         return found
@@ -77,7 +82,7 @@ class Images:
         image = LocalImage(
             hashlib.sha256(data).hexdigest(), image_mime(data, repr(name)), len(data), Path(os.path.abspath(path))
         )
-        if len(self._files) >= _CACHED_FILES:
+        if len(self._files) >= self._most_files:
             self._files.clear()
         self._files[name] = (stamp, image)
         return image

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 
 class YamlFloat(float):
@@ -18,12 +18,17 @@ class YamlFloat(float):
     raw: str
 
 
+_NO_KEYS: Final[dict[Any, tuple[int, int]]] = {}
+"""Shared by all nodes that are no mappings."""
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """A value with its place; `line` and `column` are 1-based.
 
     `raw` is a scalar's text as written. `items` are the nodes of a list or mapping by index or key, `keys` the
-    places of a mapping's keys. `size` counts the nodes below with aliases expanded.
+    places of a mapping's keys. `size` counts the nodes below with aliases expanded; `flow` says that it is
+    written with brackets or braces.
     """
 
     value: Any
@@ -31,9 +36,9 @@ class Node:
     column: int
     raw: str | None = None
     items: dict[Any, Node] | None = None
-    keys: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    keys: dict[Any, tuple[int, int]] = field(default_factory=lambda: _NO_KEYS)
     size: int = 1
-    template: bool = False
+    flow: bool = False
 
 
 def path_text(steps: list[Any]) -> str:

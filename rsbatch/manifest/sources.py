@@ -10,6 +10,7 @@ import csv
 import glob
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -61,7 +62,11 @@ def files(folder: Path, pattern: str) -> list[Item]:
     """List the regular files that a glob matches, sorted by path. Raises Fault if there are none."""
     if not pattern:
         raise Fault("the pattern is empty")
-    found = sorted(Path(match).as_posix() for match in glob.iglob(pattern, root_dir=folder, recursive=True))
+    plain = re.sub(r"(\*\*/)+", "**/", pattern)  # each further ** would go through all folders again
+    try:
+        found = sorted(Path(match).as_posix() for match in glob.iglob(plain, root_dir=folder, recursive=True))
+    except (ValueError, RecursionError, OSError) as error:
+        raise Fault(f"the pattern {pattern!r} cannot be used: {error}") from error
     paths = [path for path in dict.fromkeys(found) if (folder / path).is_file()]
     if not paths:
         raise Fault(f"no file matches {pattern!r} in {folder}")

@@ -38,17 +38,19 @@ class _Frame:
     children: list[Node] = field(default_factory=list)
 
 
-def read_yaml(data: bytes, file: str) -> tuple[Node | None, list[Problem]]:
+def read_yaml(data: bytes, file: str, *, loader: Any = _LOADER) -> tuple[Node | None, list[Problem]]:
     """Read one document: its root (None if it is empty) and the duplicate keys in it.
+
+    `loader` is one of PyYAML's safe loaders, by default the one in C where there is one.
 
     Raises ManifestError for what cannot be read.
     """
     if len(data) > MAX_BYTES:
         raise _fatal(file, 0, 0, f"has more than {MAX_BYTES // 2**20} MiB; move the data to a table and use `rows`")
     text = decode(data, file)
-    loader = _LOADER(text)
+    reader = loader(text)
     try:
-        return _Composer(loader, file).compose()
+        return _Composer(reader, file).compose()
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text, file) from error
     except yaml.YAMLError as error:
@@ -57,7 +59,7 @@ def read_yaml(data: bytes, file: str) -> tuple[Node | None, list[Problem]]:
         what = f"the character {match.group()!r} may not be in YAML" if match else f"is not YAML: {error}"
         raise _fatal(file, line, column, what) from error
     finally:
-        loader.dispose()
+        reader.dispose()
 
 
 def decode(data: bytes, file: str) -> str:
@@ -154,12 +156,12 @@ class _Composer:
 
     def scalar(self, event: Any) -> Node:
         mark = event.start_mark
-        self.count += 1
         tag = event.tag
         if tag is None or tag == "!":
             tag = self.loader.resolve(yaml.ScalarNode, event.value, event.implicit)
         raw = event.value
         node = Node(raw, mark.line + 1, mark.column + 1, raw, None, size=1 + len(raw) // 64)
+        self.count += node.size
         if tag == "tag:yaml.org,2002:str":
             return node
         if tag == _TAG + "merge":
@@ -192,7 +194,7 @@ class _Composer:
             raise self.fatal(mark, f"is nested more than {MAX_DEPTH} levels deep")
         if event.anchor is not None:
             self.anchors[event.anchor] = None
-        node = Node(empty, mark.line + 1, mark.column + 1, template=bool(event.flow_style))
+        node = Node(empty, mark.line + 1, mark.column + 1, keys={}, flow=bool(event.flow_style))
         self.stack.append(_Frame(node, event.anchor))
 
     def alias(self, event: Any) -> Node:
@@ -275,7 +277,7 @@ class _Composer:
 
     def bad_key(self, key: Node) -> ManifestError:
         message = "a list or mapping cannot be a key"
-        if key.template and isinstance(key.value, dict):
+        if key.flow and isinstance(key.value, dict):
             message = 'a value that begins with {{ must be quoted: "{{ … }}"'
         return ManifestError([Problem(self.file, key.line, key.column, "", message)])
 

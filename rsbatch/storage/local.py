@@ -21,17 +21,13 @@ from typing import IO, TYPE_CHECKING, TypeVar
 import aiofiles
 from anyio import CancelScope, to_thread
 
+from rsbatch.disk import sync_file, sync_folder_fd
 from rsbatch.errors import StoreError
 from rsbatch.storage.interface import NOT_A_FILE, PARTS, Occupied, components, part_name
 from rsbatch.text import printable
 
 if TYPE_CHECKING:
     from aiofiles.threadpool.binary import AsyncBufferedIOBase
-
-try:
-    from fcntl import F_FULLFSYNC, fcntl  # type: ignore[attr-defined,unused-ignore]
-except ImportError:
-    F_FULLFSYNC = None
 
 T = TypeVar("T")
 
@@ -74,7 +70,7 @@ class LocalPart:
         await self.flush()
         with _translated(self._shown), CancelScope(shield=True):
             await self._file.flush()
-            await to_thread.run_sync(_fsync, self._file.fileno())
+            await to_thread.run_sync(sync_file, self._file.fileno())
 
     async def close(self) -> None:
         """Close the file. Raises `StoreError`."""
@@ -161,7 +157,7 @@ class LocalStorage:
             if self._using(place, _fsync_file) is None:
                 raise StoreError(f"{self._shown(path)}: No such file")
             with self._folder(place[:-1], make=True) as folder:
-                _fsync_folder(folder)
+                sync_folder_fd(folder)
 
         await self._run(path, work)
 
@@ -175,7 +171,7 @@ class LocalStorage:
                     raise StoreError(f"{self._shown(source)}: No such file")
                 with self._folder(new[:-1], make=True) as there:
                     _rename_new(here, old[-1], there, new[-1], self._shown(target))
-                _fsync_folder(here)
+                sync_folder_fd(here)
 
         await self._run(target, work)
 
@@ -190,9 +186,9 @@ class LocalStorage:
                 with open(self._create_part(temporary), "wb") as file:
                     file.write(data)
                     file.flush()
-                    _fsync(file.fileno())
+                    sync_file(file.fileno())
                 os.replace(temporary, place[-1], src_dir_fd=parts, dst_dir_fd=folder)
-                _fsync_folder(folder)
+                sync_folder_fd(folder)
 
         await self._run(path, work)
 
@@ -256,7 +252,7 @@ class LocalStorage:
             for depth, name in enumerate(place, start=1):
                 new = make and _make_folder(here, name)
                 if make and (new or tuple(place[:depth]) not in self._durable):
-                    _fsync_folder(here)
+                    sync_folder_fd(here)
                     self._durable.add(tuple(place[:depth]))
                 below = _open_folder(here, name)
                 os.close(here)
@@ -344,9 +340,9 @@ def _rename_new(source_folder: int, source: str, folder: int, name: str, shown: 
         if _lstat(folder, name) is not None:
             raise Occupied(f"{shown}: something stands there already") from exc
         os.rename(source, name, src_dir_fd=source_folder, dst_dir_fd=folder)
-        _fsync_folder(folder)
+        sync_folder_fd(folder)
         return
-    _fsync_folder(folder)
+    sync_folder_fd(folder)
     os.unlink(source, dir_fd=source_folder)
 
 
@@ -389,28 +385,9 @@ def _kind(status: os.stat_result) -> str:
     return "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
 
 
-def _fsync(descriptor: int) -> None:
-    if F_FULLFSYNC is not None:
-        try:
-            fcntl(descriptor, F_FULLFSYNC)  # macOS' fsync stops at the drive's cache (fsync(2) there)
-            return
-        except OSError:
-            pass  # not every file system of macOS has it
-    os.fsync(descriptor)
-
-
 def _fsync_file(file: IO[bytes]) -> bool:
-    _fsync(file.fileno())
+    sync_file(file.fileno())
     return True
-
-
-def _fsync_folder(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    except OSError as exc:
-        # Some network and FUSE file systems cannot sync folders at all, and say so by these two.
-        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
 
 
 def _sha256(file: IO[bytes]) -> str:

@@ -35,7 +35,7 @@ class Server:
             self.process.stdout.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def simulate() -> Iterator[Callable[..., Server]]:
     """Start `rsbatch simulate` with options; stopped at the end."""
     servers: list[Server] = []
@@ -105,7 +105,7 @@ class Project:
         return [json.loads(line) for line in (self.output / "ledger.jsonl").read_text("utf-8").splitlines()]
 
 
-@pytest.fixture()
+@pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     made = Project(tmp_path)
     yield made

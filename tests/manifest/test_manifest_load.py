@@ -8,9 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from conftest import Folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from manifest_help import Folder
 
 from rsbatch.errors import Exit, ManifestError, UsageError
 from rsbatch.manifest.check import check

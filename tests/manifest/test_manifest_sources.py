@@ -7,7 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from conftest import Folder
+from manifest_help import Folder
 
 from rsbatch.manifest import sources
 from rsbatch.manifest.faults import Fault
@@ -167,6 +167,8 @@ def test_a_glob_without_a_match_is_a_fault(folder: Folder) -> None:
         files(folder.path, "photos/*.png")
     with pytest.raises(Fault, match="empty"):
         files(folder.path, "")
+    with pytest.raises(Fault, match="cannot be used"):
+        files(folder.path, "\ud800/*.png")
 
 
 def test_a_file_name_that_is_no_text_is_a_fault(folder: Folder) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import tracemalloc
 
 import pytest
@@ -44,9 +43,8 @@ def test_values_are_those_of_the_safe_loader(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", SAMES)
-def test_the_loader_without_c_gives_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ours, "_LOADER", yaml.SafeLoader)
-    root, _ = read_yaml(text.encode(), "m.yaml")
+def test_the_loader_without_c_gives_the_same(text: str) -> None:
+    root, _ = read_yaml(text.encode(), "m.yaml", loader=yaml.SafeLoader)
     assert root is not None
     assert root.value == yaml.safe_load(text)
 
@@ -131,6 +129,12 @@ def test_an_empty_document_has_no_root() -> None:
     assert read_yaml(b"# nothing\n", "m.yaml") == (None, [])
 
 
+def test_a_long_text_is_no_bomb() -> None:
+    root, _ = read_yaml(b"a: data:image/png;base64," + b"A" * 20_000_000, "m.yaml")
+    assert root is not None
+    assert len(root.value["a"]) == 20_000_022
+
+
 def test_a_huge_file_is_refused() -> None:
     with pytest.raises(ManifestError, match="64 MiB"):
         read_yaml(b"#" * (ours.MAX_BYTES + 1), "m.yaml")
@@ -160,22 +164,18 @@ def texts() -> str:
 @pytest.mark.parametrize("text", [aliases(12, 9), aliases(40, 2), squares(300), texts()])
 def test_what_expands_out_of_proportion_is_refused_at_once(text: str) -> None:
     tracemalloc.start()
-    start = time.perf_counter()
     with pytest.raises(ManifestError, match="far larger than the file"):
         read_yaml(text.encode(), "m.yaml")
-    seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert seconds < 10
     assert peak < 100e6
 
 
 def test_nested_merges_cost_what_they_hold() -> None:
-    """Some 400 bytes keep safe_load busy for seconds; key by key, there is one key to merge."""
-    start = time.perf_counter()
-    root, _ = read_yaml(merges(9, 9).encode(), "m.yaml")
+    """Some 400 bytes keep safe_load busy for seconds; nine levels more and it would never end."""
+    root, _ = read_yaml(merges(18, 9).encode(), "m.yaml")
     assert root is not None
-    assert root.value["a8"] == {"k": 1}
-    assert time.perf_counter() - start < 1
+    assert root.value["a17"] == {"k": 1}
 
 
 def test_a_number_in_base_60_without_end_is_refused() -> None:

@@ -5,6 +5,6 @@ import pytest
 from tests.runner.world import World
 
 
-@pytest.fixture()
+@pytest.fixture
 def world() -> World:
     return World()

@@ -472,3 +472,10 @@ def test_stop_reason_of_a_budget_survives_a_later_signal(world: World) -> None:
     )
     assert result.exit_code is Exit.SIGHUP
     assert result.halted is Halt.BUDGET
+
+
+def test_a_task_that_a_table_edited_meanwhile_gives_twice_is_bought_once(world: World) -> None:
+    one = task("a")
+    world.run([one], tasks=iter([one, one, one]))
+    assert world.paid() == {"picture a": 1}
+    assert world.run([one]).exit_code is Exit.OK

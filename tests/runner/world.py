@@ -127,7 +127,7 @@ class World:
                         service="sim", name="n", manifest="m.yaml", manifest_sha256="0", version="0", tasks=len(work)
                     )
                     plan = RunPlan(
-                        tasks=iter(work),
+                        tasks=more.pop("tasks", iter(work)),
                         matcher=matcher,
                         selected=sum(selects(selection, one.id) for one in work),
                         limits=limits or Limits(),

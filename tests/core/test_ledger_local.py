@@ -1,0 +1,583 @@
+"""The ledger on a real disk: locks, torn tails, damage, full disks and what is rescued from them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from core_help import NOW, Book, Steps, at, started
+
+from rsbatch import disk
+from rsbatch.errors import LedgerBusy, LedgerDamaged, StoreError
+from rsbatch.ledger import local
+from rsbatch.ledger.local import (
+    MERGED,
+    NAME,
+    RESCUE,
+    RESERVE,
+    RESERVE_BYTES,
+    TORN,
+    LocalLedgerFile,
+    lock_ledger,
+    open_ledger,
+    read_ledger,
+    replace_ledger,
+)
+from rsbatch.ledger.records import encode
+from rsbatch.lifecycle import State
+
+CAT = Steps()
+HERE = Path(__file__).parent
+
+
+def append(file: LocalLedgerFile, data: bytes) -> None:
+    anyio.run(file.append, data)
+
+
+def write(folder: Path, book: Book, more: bytes = b"") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
+    path.write_bytes(book.data + more)
+    return path
+
+
+def python(code: str, *args: object, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, with this folder's helpers; fails here if it fails there."""
+    words = [sys.executable, "-W", "error", "-c", code, *map(str, args)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, cwd=HERE)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "out"
+
+
+# opening
+
+
+def test_the_first_open_makes_everything_and_for_its_owner_alone(folder: Path) -> None:
+    file, state, said = open_ledger(folder)
+    assert (state.seq, said, file.size) == (0, "", 0)
+    assert (folder / RESERVE).stat().st_size == RESERVE_BYTES
+    for name in (NAME, RESERVE):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    file.close()
+
+
+def test_what_was_appended_is_there_at_the_next_open(folder: Path) -> None:
+    book = at(State.SUBMITTED)
+    file, _, _ = open_ledger(folder)
+    append(file, b"".join(book.lines[:2]))
+    append(file, book.lines[2])
+    assert file.size == len(book.data)
+    assert file.line_at(len(book.lines[0])) == book.lines[1][:-1]
+    file.close()
+    file, state, _ = open_ledger(folder)
+    assert state.of_job("job-cat") is not None
+    assert (folder / NAME).read_bytes() == book.data
+    file.close()
+
+
+def test_a_ledger_that_is_a_link_or_a_folder_is_refused(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / NAME).symlink_to(folder / "elsewhere")
+    with pytest.raises(StoreError, match="cannot open"):
+        open_ledger(folder)
+    assert not (folder / "elsewhere").exists()
+    (folder / NAME).unlink()
+    (folder / NAME).mkdir()
+    for command in (open_ledger, read_ledger):
+        with pytest.raises(StoreError, match="directory"):
+            command(folder)
+    with pytest.raises(StoreError, match="directory"), lock_ledger(folder / NAME):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot open"):
+        open_ledger(tmp_path / "file" / "out")
+
+
+class Syncs:
+    """Counts what is synced, and does it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.inodes: list[int] = []
+        real = os.fsync
+
+        def fsync(fd: int) -> None:
+            self.inodes.append(os.fstat(fd).st_ino)
+            real(fd)
+
+        monkeypatch.setattr(disk.os, "fsync", fsync)
+
+    def take(self) -> list[int]:
+        found, self.inodes = self.inodes, []
+        return found
+
+
+def test_the_folder_is_synced_at_every_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at creation alone: kill between creation and sync, restart, power cut was measured to pay twice."""
+    syncs = Syncs(monkeypatch)
+    for _ in range(3):
+        file, _, _ = open_ledger(folder)
+        file.close()
+        synced = syncs.take()
+        for path in (folder, folder.parent, folder / NAME):
+            assert path.stat().st_ino in synced, path
+
+
+def test_each_append_is_synced_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _, _ = open_ledger(folder)
+    syncs = Syncs(monkeypatch)
+    append(file, b"".join(at(State.SAVED).lines))
+    assert syncs.take() == [(folder / NAME).stat().st_ino]
+    file.close()
+
+
+# the lock
+
+HOLD = """
+import sys
+from pathlib import Path
+from rsbatch.ledger.local import open_ledger
+file, _, _ = open_ledger(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+def test_another_process_holds_it_and_a_killed_one_does_not(folder: Path) -> None:
+    with holder(folder) as process:
+        with pytest.raises(LedgerBusy, match="another run holds"):
+            open_ledger(folder)
+        with pytest.raises(LedgerBusy), lock_ledger(folder / NAME):
+            pass
+        assert read_ledger(folder).seq == 0, "reading needs no lock"
+        process.kill()
+        process.wait()
+        open_ledger(folder)[0].close()
+
+
+def test_a_ledger_that_is_replaced_between_opening_and_locking_is_noticed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real, times = write(folder, at(None)), fcntl.flock, []
+
+    def flock(fd: int, how: int) -> None:
+        times.append(fd)
+        if len(times) == 1:  # replaced by another file
+            write(folder / "new", at(State.SUBMITTED)).replace(path)
+        elif len(times) == 2:  # removed
+            content = path.read_bytes()
+            path.unlink()
+            write(folder / "new", Book(), content)
+        elif len(times) == 3:
+            (folder / "new" / NAME).replace(path)
+        real(fd, how)
+
+    monkeypatch.setattr(local.fcntl, "flock", flock)
+    file, state, _ = open_ledger(folder)
+    assert len(times) == 4
+    assert state.of_job("job-cat") is not None, "it reads and holds the file that has the name"
+    file.close()
+
+
+def test_a_ledger_that_is_replaced_again_and_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(folder, at(None))
+    monkeypatch.setattr(local.fcntl, "flock", lambda fd, how: write(folder / "new", Book()).replace(path))
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    with pytest.raises(LedgerBusy, match="again and again"):
+        open_ledger(folder)
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == before, "nothing is left open"
+
+
+def test_a_lock_that_cannot_be_had_for_another_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(fd: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(local.fcntl, "flock", flock)
+    with pytest.raises(StoreError, match="No locks available"):
+        open_ledger(folder)
+
+
+def test_a_replaced_ledger_is_kept_and_numbered(folder: Path) -> None:
+    path = write(folder, at(None))
+    with lock_ledger(path):
+        assert replace_ledger(path, b"new\n") == path.with_name("ledger.jsonl.damaged-1")
+        assert replace_ledger(path, b"newer\n") == path.with_name("ledger.jsonl.damaged-2")
+    assert path.read_bytes() == b"newer\n"
+    assert path.with_name("ledger.jsonl.damaged-1").read_bytes() == at(None).data
+    path.write_bytes(b"")
+    assert replace_ledger(path, at(None).data) is None
+    open_ledger(folder)[0].close()
+    with pytest.raises(StoreError, match="cannot replace"):
+        replace_ledger(folder / "gone" / NAME, b"")
+
+
+# torn tails and damage
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"v":1,"seq":2', at(State.SUBMITTING).lines[1][:-1], b"\x00" * 4096])
+def test_a_torn_tail_is_cut_and_kept_and_said_once(folder: Path, torn: bytes) -> None:
+    book = at(None)
+    write(folder, book, torn)
+    assert read_ledger(folder).seq == 1
+    assert (folder / NAME).read_bytes() == book.data + torn, "reading changes nothing"
+    file, state, said = open_ledger(folder)
+    assert (state.seq, file.size) == (1, len(book.data))
+    assert f"its {len(torn)} bytes were cut off" in said
+    append(file, at(State.SUBMITTING).lines[1])
+    file.close()
+    assert (folder / NAME).read_bytes() == at(State.SUBMITTING).data
+    assert (folder / TORN).read_bytes() == torn + b"\n"
+    file, _, said = open_ledger(folder)
+    assert said == ""
+    file.close()
+
+
+@pytest.mark.parametrize("line", [1, 3, 6])
+def test_damage_is_refused_with_its_line_and_nothing_is_changed(folder: Path, line: int) -> None:
+    lines = list(at(State.SAVED).lines)
+    lines[line - 1] = lines[line - 1].replace(b'"seq":', b'"seq":9')
+    path = write(folder, Book(), b"".join(lines) + b"torn")
+    before = path.read_bytes()
+    for command in (open_ledger, read_ledger):
+        with pytest.raises(LedgerDamaged, match=f"line {line}: the checksum does not fit") as caught:
+            command(folder)
+        assert caught.value.line == line
+    assert path.read_bytes() == before
+    assert not (folder / TORN).exists()
+    with lock_ledger(path):  # and it is not held any more
+        pass
+
+
+# full disks and failing ones
+
+
+def test_a_short_write_is_cut_back(folder: Path) -> None:
+    """RLIMIT_FSIZE for real: the system takes a part of the write and refuses the rest."""
+    done = python(
+        """
+import resource, sys
+from pathlib import Path
+import anyio
+from core_help import Steps, at
+from rsbatch.errors import StoreError
+from rsbatch.ledger.local import open_ledger, read_ledger
+from rsbatch.lifecycle import State
+folder, book = Path(sys.argv[1]), at(State.SUBMITTED)
+file, _, _ = open_ledger(folder)
+anyio.run(file.append, book.data)
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(book.data) + 10, resource.RLIM_INFINITY))
+for _ in range(2):
+    try:
+        anyio.run(file.append, b"x" * 1000)
+    except StoreError as exc:
+        print(exc)
+    assert (folder / "ledger.jsonl").stat().st_size == file.size == len(book.data)
+assert read_ledger(folder).seq == 3
+""",
+        folder,
+    )
+    assert done.stdout.count(f"cannot write {folder / NAME}: File too large") == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 KiB, real."""
+    if os.getuid() != 0 or sys.platform != "linux":
+        pytest.skip("NOT TESTED: a full disk needs root on Linux, to mount a small tmpfs")
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"NOT TESTED: a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    filler = place / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    return filler
+
+
+def test_a_full_disk_takes_the_reserve_and_then_the_rescue(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    book = at(State.SUBMITTING)
+    file, _, _ = open_ledger(small_disk)
+    append(file, book.data)
+    fill(small_disk)
+    big = encode(CAT.in_doubt(reason="x" * 40_000), seq=3, ts=NOW, run="r1")[0]
+    assert file.has_reserve
+    append(file, big)  # one page is not enough: the reserve is given up, and it is written
+    assert not file.has_reserve
+    assert (small_disk / NAME).read_bytes() == book.data + big
+    fill(small_disk)
+    with pytest.raises(StoreError, match="the disk is full"):
+        append(file, big)
+    assert (small_disk / NAME).read_bytes() == book.data + big, "cut back to the last whole record"
+    said = file.rescue([big])
+    assert said == (
+        f"1 records went to {tmp_path / f'rsbatch-small-{RESCUE}'}; "
+        f"move it to {small_disk / RESCUE} before the next run"
+    )
+    assert not (small_disk / RESCUE).exists() or (small_disk / RESCUE).read_bytes() == b"", "no half line is left"
+    assert (tmp_path / f"rsbatch-small-{RESCUE}").read_bytes() == big
+    assert "x" * 40_000 in capsys.readouterr().err
+    file.close()
+
+
+def test_a_run_does_not_begin_on_a_full_disk(small_disk: Path) -> None:
+    fill(small_disk)
+    with pytest.raises(StoreError, match="the disk is full"):
+        open_ledger(small_disk)
+    assert not (small_disk / RESERVE).exists()
+    (small_disk / "filler").unlink()
+    open_ledger(small_disk)[0].close()
+
+
+def test_a_failed_sync_is_not_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _, _ = open_ledger(folder)
+    tried = []
+
+    def fsync(fd: int) -> None:
+        tried.append(fd)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(disk.os, "fsync", fsync)
+    with pytest.raises(StoreError, match="Input/output error"):
+        append(file, at(None).data)
+    assert len(tried) == 1
+    assert file.size == 0
+    file.close()
+
+
+@pytest.mark.parametrize(("code", "raised"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_file_systems_that_cannot_sync_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, raised: bool
+) -> None:
+    def fsync(fd: int) -> None:
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(disk.os, "fsync", fsync)
+    with pytest.raises(OSError, match="no") if raised else contextlib.nullcontext():
+        disk.sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize(("code", "synced", "raised"), [(0, 0, False), (errno.ENOTTY, 1, False), (errno.EIO, 0, True)])
+def test_macos_brings_the_bytes_to_the_platters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, synced: int, raised: bool
+) -> None:
+    """A real error of F_FULLFSYNC is one: fsync after it would be a second try."""
+
+    def full(fd: int, command: int) -> None:
+        assert command == 51
+        if code:
+            raise OSError(code, "no")
+
+    syncs = Syncs(monkeypatch)
+    monkeypatch.setattr(disk, "F_FULLFSYNC", 51)
+    monkeypatch.setattr(disk, "fcntl", full, raising=False)
+    expected = pytest.raises(OSError, match="no") if raised else contextlib.nullcontext()
+    with (tmp_path / "file").open("wb") as file, expected:
+        disk.sync_file(file.fileno())
+    assert len(syncs.take()) == synced
+
+
+def test_a_reserve_of_another_size_is_made_anew(folder: Path) -> None:
+    open_ledger(folder)[0].close()
+    (folder / RESERVE).write_bytes(b"short")
+    open_ledger(folder)[0].close()
+    assert (folder / RESERVE).stat().st_size == RESERVE_BYTES
+
+
+# rescue
+
+
+def line(record: Any, seq: int = 3) -> bytes:
+    return encode(record, seq=seq, ts=NOW, run="r1")[0]
+
+
+def test_what_was_rescued_is_taken_in_by_the_next_open(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(folder, at(State.SUBMITTING))
+    file, _, _ = open_ledger(folder)
+    rescued = line(CAT.submitted())
+    assert file.rescue([rescued]) == f"1 records went to {folder / RESCUE}; the next run takes them in"
+    assert rescued.decode() in capsys.readouterr().err
+    assert stat.S_IMODE((folder / RESCUE).stat().st_mode) == 0o600
+    file.close()
+    assert read_ledger(folder).of_job("job-cat") is not None, "`plan` shows what `run` will do"
+    old = path.stat().st_ino
+
+    file, state, said = open_ledger(folder)
+    history = state.of_job("job-cat")
+    assert history is not None
+    assert history.state is State.SUBMITTED
+    assert said == (
+        f"1 records that could not be written before were taken in from {RESCUE} (1 job ids), which is now {MERGED}"
+    )
+    assert path.stat().st_ino != old, "rewritten whole: pages of the old one may be lost"
+    assert file.size == path.stat().st_size
+    assert not (folder / RESCUE).exists()
+    assert (folder / MERGED).read_bytes() == rescued
+    append(file, encode(CAT.generated(), seq=4, ts=NOW, run="r2")[0])
+    file.close()
+    file, state, said = open_ledger(folder)
+    assert (state.seq, said) == (4, "")
+    file.close()
+
+
+def test_the_new_ledger_is_locked_before_it_has_the_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, at(State.SUBMITTING))
+    (folder / RESCUE).write_bytes(line(CAT.submitted()))
+    real, seen = os.replace, []
+
+    def replace(old: Path, new: Path) -> None:
+        with old.open("rb") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        seen.append(new)
+        real(old, new)
+        with pytest.raises(LedgerBusy):
+            open_ledger(folder)
+
+    monkeypatch.setattr(local.os, "replace", replace)
+    file, _, _ = open_ledger(folder)
+    assert seen == [folder / NAME]
+    with pytest.raises(LedgerBusy):
+        open_ledger(folder)
+    file.close()
+    open_ledger(folder)[0].close()
+
+
+@pytest.mark.parametrize("failing", ["replace", "rename", "unlink", "ftruncate"])
+def test_a_merge_that_is_broken_off_is_done_again(folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    """At whichever step: the job is known once, and nothing is lost."""
+    write(folder, at(State.SUBMITTING), b"torn")
+    (folder / RESCUE).write_bytes(line(CAT.submitted()))
+    if failing == "unlink":
+        (folder / MERGED).write_bytes(b"older\n")
+
+    def fail(*args: Any) -> None:
+        raise OSError(errno.EIO, "broken off")
+
+    with monkeypatch.context() as patch:
+        if failing == "unlink":
+            patch.setattr(Path, "unlink", lambda self, missing_ok=False: None if missing_ok else fail())
+        else:
+            patch.setattr(local.os, failing, fail)
+        with pytest.raises(StoreError, match="broken off"):
+            open_ledger(folder)
+    (folder / "ledger.jsonl.new").unlink(missing_ok=True)
+    file, state, _ = open_ledger(folder)
+    assert state.of_job("job-cat") is not None
+    assert not (folder / RESCUE).exists()
+    assert line(CAT.submitted()) in (folder / MERGED).read_bytes()
+    assert (folder / NAME).read_bytes().count(b"job-cat") == 1
+    file.close()
+
+
+def test_a_second_rescue_is_added_to_the_first_and_troubles_are_told(folder: Path) -> None:
+    write(folder, at(State.SUBMITTING))
+    for data in (line(CAT.submitted()), b"garbage\n"):
+        (folder / RESCUE).write_bytes(data)
+        file, _, said = open_ledger(folder)
+        file.close()
+    assert (folder / MERGED).read_bytes() == line(CAT.submitted()) + b"garbage\n"
+    assert "line 1 of the rescued records cannot be used: not a whole record" in said
+
+
+def test_a_rescue_that_is_a_link_is_refused(folder: Path) -> None:
+    write(folder, at(None))
+    (folder / RESCUE).symlink_to("/etc/passwd")
+    for command in (open_ledger, read_ledger):
+        with pytest.raises(StoreError):
+            command(folder)
+
+
+def test_a_rescue_without_its_ledger(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / RESCUE).write_bytes(line(CAT.submitted()))
+    file, state, _ = open_ledger(folder)
+    assert state.of_job("job-cat") is not None
+    file.close()
+
+
+def test_a_rescue_that_can_be_written_nowhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, _, _ = open_ledger(folder)
+
+    def fail(*args: Any) -> int:
+        raise OSError(errno.EROFS, "read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.os, "write", fail)
+        said = file.rescue([line(CAT.submitted())])
+    assert said == "1 records could be written nowhere but here, on standard error; keep them"
+    assert "job-cat" in capsys.readouterr().err
+    assert (folder / RESCUE).read_bytes() == b""
+    file.close()
+
+
+def test_a_rescue_does_not_depend_on_anyone_reading_standard_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _, _ = open_ledger(folder)
+    for broken in (None, os.fdopen(os.open(os.devnull, os.O_RDONLY), "r")):
+        monkeypatch.setattr(sys, "stderr", broken)
+        assert "the next run takes them in" in file.rescue([line(CAT.submitted())])
+    assert (folder / RESCUE).read_bytes() == line(CAT.submitted()) * 2
+    broken.close()
+    file.close()
+
+
+def test_an_empty_folder_reads_as_an_empty_ledger(folder: Path) -> None:
+    assert read_ledger(folder).seq == 0
+    assert not folder.exists(), "reading makes nothing"
+
+
+def test_a_book_of_many_lines_is_found_line_by_line(folder: Path) -> None:
+    book = Book().put(started())
+    for number in range(50):
+        book.put(Steps(f"t{number}").submitting(request={"prompt": "é" * number}))
+    write(folder, book)
+    file, state, _ = open_ledger(folder)
+    for number in range(50):
+        history = state.of_id(f"t{number}")[0]
+        assert history.request_at is not None
+        assert file.line_at(history.request_at) + b"\n" == book.lines[number + 1]
+    file.close()

@@ -1,0 +1,216 @@
+"""A damaged ledger becomes usable again, and no job id and no doubt is lost by it."""
+
+from __future__ import annotations
+
+import io
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from core_help import JSON, NOW, Book, Steps, at, key_of, quick, saved_file, snapshot, started
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsbatch.ledger.mend import LOST, Rebuild, salvage
+from rsbatch.ledger.records import BadLine, Record, encode
+from rsbatch.ledger.replay import lines, replay
+from rsbatch.ledger.state import Bucket
+from rsbatch.lifecycle import OUT, State
+from rsbatch.sidecar import Sidecar
+
+CAT = Steps()
+
+
+def mended(data: bytes) -> Rebuild:
+    rebuild = Rebuild(NOW, "repair")
+    for value in salvage(lines(io.BytesIO(data))).values:
+        rebuild.keep(value)
+    again = replay(io.BytesIO(b"".join(rebuild.lines)), "L")
+    assert snapshot(again.state) == snapshot(rebuild.state)
+    return rebuild
+
+
+def test_a_sound_ledger_has_no_problems_and_stays_as_it_is() -> None:
+    data = at(State.SAVED).data
+    found = salvage(lines(io.BytesIO(data + b"torn")))
+    assert (found.problems, found.torn, len(found.values)) == ([], b"torn", 6)
+    assert b"".join(mended(data).lines) == data
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda ls: [ls[0], b"{}\n", *ls[2:]], "line 2: not a whole record"),
+        (lambda ls: [ls[0], *ls[2:]], "line 2: record 3 stands where record 2 belongs"),
+        (lambda ls: [*ls, ls[-1]], "line 7: record 6 stands where record 7 belongs"),
+        (lambda ls: [*ls, encode(CAT.submitted(), seq=7, ts=NOW, run="r")[0]], "line 7: cat: submitted cannot follow"),
+    ],
+)
+def test_what_is_wrong_is_told_once(change: Any, problem: str) -> None:
+    found = salvage(change(list(at(State.SAVED).lines)))
+    assert len(found.problems) == 1
+    assert found.problems[0].startswith(problem)
+
+
+WITH_JOB = [State.SUBMITTED, State.GENERATED, State.DOWNLOADED, State.SAVED, State.PARKED]
+
+
+@pytest.mark.parametrize("state", WITH_JOB)
+def test_any_one_record_that_names_a_job_is_enough(state: State) -> None:
+    """All others are lost: the last one alone brings the job back, in the same state."""
+    rebuild = mended(at(state).lines[-1])
+    history = rebuild.state.get("cat", key_of("cat"))
+    assert history is not None
+    assert (history.job_id, history.state) == ("job-cat", state)
+    assert rebuild.left_out == 0
+
+
+@pytest.mark.parametrize("before", [None, *State])
+def test_no_job_id_that_can_be_read_is_given_up(before: State | None) -> None:
+    """Whatever the trusted part says, a later record of a second job is believed."""
+    book = at(before, job="job-old")
+    attempt = 2 if before is not None else 1
+    line, _ = encode(CAT.submitted(attempt), seq=len(book.lines) + 3, ts=NOW, run="r")
+    rebuild = mended(book.data + line)
+    history = rebuild.state.get("cat", key_of("cat"))
+    assert history is not None
+    assert (history.job_id, history.state) == ("job-cat", State.SUBMITTED)
+    assert rebuild.state.of_job("job-cat") is history
+    assert rebuild.state.spend.total >= book.state.spend.total, "nothing spent is forgotten"
+
+
+def test_a_second_job_of_a_saved_task_is_a_second_purchase() -> None:
+    book = at(State.SAVED, job="job-old")
+    line, _ = encode(CAT.submitted(2), seq=99, ts=NOW, run="r")
+    state = mended(book.data + line).state
+    assert state.spend.usd == {
+        Bucket.DELIVERED: Decimal("0.05"),
+        Bucket.OUT: Decimal("0.05"),
+        Bucket.FAILED: 0,
+        Bucket.UNKNOWN: 0,
+    }
+
+
+def test_a_final_failure_alone_stays_one() -> None:
+    rebuild = mended(at(State.FAILED_FINAL).lines[-1])
+    history = rebuild.state.get("cat", key_of("cat"))
+    assert history is not None
+    assert history.state is State.FAILED_FINAL
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        CAT.not_submitted(),
+        CAT.failed("download", final=False),
+        CAT.resolved("resubmit"),
+        CAT.renamed("dog"),
+        Record("downloaded", "cat", key_of("cat"), {"job_id": "j"}),
+        Record("saved", "cat", key_of("cat"), {"job_id": "j", "files": 5}),
+        Record("saved", "cat", key_of("cat"), {"job_id": "j", "files": [5]}),
+        Record("submitted", "cat", key_of("cat"), {"attempt": 1, "job_id": 5}),
+        Record("resolved", "cat", key_of("cat"), {"how": "magic"}),
+    ],
+)
+def test_what_cannot_be_bridged_to_is_left_out(record: Record) -> None:
+    assert mended(encode(record, seq=5, ts=NOW, run="r")[0]).left_out == 1
+
+
+def test_a_time_that_is_none_is_left_out() -> None:
+    rebuild = Rebuild(NOW, "r")
+    rebuild.keep({"v": 1, "seq": 1, "ts": "soon", "run": "r", "type": "submitted"})
+    assert (rebuild.left_out, rebuild.lines) == (1, [])
+
+
+def test_kept_records_keep_their_times_and_runs() -> None:
+    rebuild = mended(at(State.SUBMITTED).lines[1] + at(State.SUBMITTED).lines[2])
+    assert rebuild.lines[0] == encode(CAT.submitting(), seq=1, ts=NOW + 1, run="r1")[0]
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_may_have_been_submitted_by_a_lost_record_is_doubted(state: State) -> None:
+    rebuild = mended(at(state).data)
+    harmless = state in {State.SAVED, State.FAILED_FINAL, State.HELD} | OUT
+    assert rebuild.doubt_the_rest([("cat", key_of("cat")), ("new", "k")]) == 1 + (not harmless)
+    history, new = rebuild.state.get("cat", key_of("cat")), rebuild.state.get("new", "k")
+    assert history is not None
+    assert new is not None
+    assert history.state is (state if harmless else State.HELD)
+    assert (new.state, new.message) == (State.HELD, LOST)
+    assert rebuild.doubt_the_rest([("new", "k")]) == 0
+
+
+def sidecar(image: int = 1, images: int = 1, **more: Any) -> Sidecar:
+    suffix = "" if image == 1 else f"~{image}"
+    fields: dict[str, Any] = {
+        "task": "cat",
+        "key": key_of("cat"),
+        "service": "s",
+        "manifest": "n",
+        "attempt": 2,
+        "job_id": "job-cat",
+        "request_id": "req",
+        "usd": Decimal("0.05"),
+        "request": {"prompt": "p"},
+        "image": image,
+        "images": images,
+        "file": saved_file(f"sub/cat{suffix}.png"),
+        "submitted": "2026-01-01T00:00:00.000Z",
+        "run": "r",
+        "rsbatch": "1",
+    }
+    return Sidecar(**{**fields, **more})
+
+
+def test_a_saved_job_comes_back_from_what_lies_beside_its_images() -> None:
+    rebuild = Rebuild(NOW, "repair")
+    rebuild.adopt([sidecar(2, 2), sidecar(1, 2)])
+    history = rebuild.state.of_job("job-cat")
+    assert history is not None
+    assert (history.state, history.path, history.attempt) == (State.SAVED, "sub/cat.{ext}", 2)
+    assert [f.path for f in history.files] == ["sub/cat.png", "sub/cat~2.png"]
+    assert rebuild.state.spend.usd[Bucket.DELIVERED] == Decimal("0.05")
+
+
+def test_put_changes_nothing_where_a_record_cannot_follow() -> None:
+    rebuild = Rebuild(NOW, "repair")
+    with pytest.raises(BadLine):
+        rebuild.put(CAT.saved())
+    assert (rebuild.lines, rebuild.state.seq) == ([], 0)
+
+
+BOOK = Book().put(started())
+for _number, _state in enumerate(State):
+    BOOK.put(*Steps(f"t{_number}").to(_state))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sets(st.integers(0, len(BOOK.lines) - 1)), st.randoms())
+def test_whatever_lines_are_lost(lost: set[int], rng: Any) -> None:
+    """Every job id in a line that is left is known afterwards, and what had none is nowhere submittable."""
+    kept = [(b"rot\n" if rng.random() < 0.5 else b"") if i in lost else line for i, line in enumerate(BOOK.lines)]
+    data = b"".join(kept)
+    rebuild = mended(data)
+    rebuild.doubt_the_rest([(f"t{n}", key_of(f"t{n}")) for n in range(len(State))])
+    for n in range(len(State)):
+        if f'"job-t{n}"'.encode() in data:
+            assert rebuild.state.of_job(f"job-t{n}") is not None
+        history = rebuild.state.get(f"t{n}", key_of(f"t{n}"))
+        assert history is not None
+        assert history.state in OUT | {State.SAVED, State.FAILED_FINAL, State.HELD}
+
+
+@quick
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"type": st.sampled_from(["submitting", "submitted", "saved", "downloaded", "generated", "failed", "x"])},
+            optional=dict.fromkeys(("task", "key", "job_id", "files", "attempt", "usd", "path", "final", "from"), JSON),
+        ),
+        max_size=4,
+    )
+)
+def test_no_record_however_odd_stops_a_repair(values: list[dict[str, Any]]) -> None:
+    rebuild = Rebuild(NOW, "repair")
+    for number, value in enumerate(values, 1):
+        rebuild.keep({"v": 1, "seq": number, "ts": "2026-01-01T00:00:00.000Z", "run": "r", **value})

@@ -1,0 +1,249 @@
+"""What a run would do with each task: every row of product.md's table, and who owns which history."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from core_help import Book, Steps, at, key_of, task
+
+from rsbatch.lifecycle import State
+from rsbatch.model import InDoubt, Selection
+from rsbatch.planning import (
+    STATE_NAMES,
+    Action,
+    Category,
+    Differs,
+    Matcher,
+    Planned,
+    Terms,
+    category,
+    decide,
+    selects,
+    unfinished,
+)
+
+
+def judge(book: Book, sizes: Any = (100,), in_doubt: InDoubt = "hold", **selection: Any) -> Planned:
+    it = task()
+    history = book.state.get(it.id, it.key)
+    known = sizes if history is not None and history.state is State.SAVED else ()
+    return decide(it, history, book.state, Terms(Selection(**selection), in_doubt), known)
+
+
+ROWS: list[tuple[str, Book, dict[str, Any], str, Action, str]] = [
+    ("new", at(None), {}, "new", Action.SUBMIT, "not submitted yet"),
+    (
+        "changed",
+        Book().put(Steps("cat", key="other").submitting()),
+        {},
+        "changed",
+        Action.SUBMIT,
+        "its request is another one",
+    ),
+    ("submitting", at(State.SUBMITTING), {}, "submitting", Action.HOLD, "in doubt: a crash came between"),
+    ("not submitted", at(State.NOT_SUBMITTED), {}, "not_submitted", Action.SUBMIT, "no job came of the last attempt"),
+    ("submitted", at(State.SUBMITTED), {}, "submitted", Action.POLL, "job job-cat is out"),
+    ("generated", at(State.GENERATED), {}, "generated", Action.DOWNLOAD, "job job-cat is done"),
+    ("downloaded", at(State.DOWNLOADED), {}, "downloaded", Action.DOWNLOAD, "job job-cat is done"),
+    ("saved", at(State.SAVED), {}, "saved", Action.SKIP, "saved"),
+    (
+        "saved, missing",
+        at(State.SAVED),
+        {"sizes": [None]},
+        "saved",
+        Action.DOWNLOAD,
+        "cat.png is gone; fetched again if",
+    ),
+    (
+        "saved, another size",
+        at(State.SAVED),
+        {"sizes": [99]},
+        "saved",
+        Action.SKIP,
+        "cat.png has another size than was saved; left alone",
+    ),
+    ("failed, submit", at(State.FAILED_SUBMIT), {}, "failed", Action.SUBMIT, "no job came of the last attempt"),
+    (
+        "failed, download",
+        at(State.FAILED_DOWNLOAD),
+        {},
+        "failed",
+        Action.DOWNLOAD,
+        "job job-cat is done, its image is not saved (why)",
+    ),
+    ("failed, final", at(State.FAILED_FINAL), {}, "failed", Action.SKIP, "failed: fail: why"),
+    (
+        "failed, final, retried",
+        at(State.FAILED_FINAL),
+        {"retry_failed": True},
+        "failed",
+        Action.SUBMIT,
+        "failed: fail: why; retried as asked",
+    ),
+    ("held", at(State.HELD), {}, "held", Action.HOLD, "in doubt: reset"),
+    (
+        "held, resubmitted",
+        at(State.HELD),
+        {"in_doubt": "resubmit"},
+        "held",
+        Action.SUBMIT,
+        "in doubt, resubmitted as asked: reset",
+    ),
+    (
+        "submitting, resubmitted",
+        at(State.SUBMITTING),
+        {"in_doubt": "resubmit"},
+        "submitting",
+        Action.SUBMIT,
+        "in doubt, resubmitted as asked: a crash",
+    ),
+    ("held, released", at(State.RELEASED), {}, "held", Action.SUBMIT, "settled by hand: submit again"),
+    ("parked", at(State.PARKED), {}, "parked", Action.POLL, "job job-cat is out"),
+]
+
+
+@pytest.mark.parametrize(
+    ("book", "more", "state", "action", "reason"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
+)
+def test_the_table(book: Book, more: dict[str, Any], state: str, action: Action, reason: str) -> None:
+    planned = judge(book, **more)
+    assert (planned.state, planned.action) == (state, action)
+    assert planned.reason.startswith(reason)
+    assert planned.usd == (Decimal("0.05") if action is Action.SUBMIT else 0)
+
+
+def test_every_state_is_in_the_table() -> None:
+    histories = [h.state for row in ROWS for h in row[1].state.histories()]
+    assert set(State) <= set(histories)
+
+
+def test_how_files_differ() -> None:
+    assert judge(at(State.SAVED)).differs is None
+    assert judge(at(State.SAVED), [None]).differs is Differs.MISSING
+    assert judge(at(State.SAVED), [-1]).differs is Differs.ALTERED
+
+
+def test_a_refusal_without_a_reason() -> None:
+    book = Book().put(Steps().submitting(), Steps().not_submitted(reason=""))
+    assert judge(book).reason == "no job came of it"
+
+
+def test_an_unknown_price_is_none() -> None:
+    it = task(usd=None)
+    assert decide(it, None, Book().state, Terms(Selection(), "hold")).usd is None
+
+
+def test_a_history_that_never_began_is_new() -> None:
+    """The fold makes none, but a judgement must not depend on that."""
+    history = at(State.SUBMITTING).the()
+    history.state = None
+    assert decide(task(), history, Book().state, Terms(Selection(), "hold")).state == "new"
+
+
+@pytest.mark.parametrize("state", [None, *State])
+def test_what_is_not_selected_is_not_submitted_but_harvested(state: State | None) -> None:
+    book = at(state)
+    free, kept = judge(book), judge(book, patterns=("dog*",))
+    if free.action is Action.SUBMIT:
+        assert (kept.action, kept.reason) == (Action.SKIP, f"not selected ({free.reason})")
+    else:
+        assert kept == free
+
+
+@pytest.mark.parametrize(
+    ("patterns", "selected"),
+    [((), True), (("cat",), True), (("c*",), True), (("x", "c?t"), True), (("CAT",), False), (("ca",), False)],
+)
+def test_selection(patterns: tuple[str, ...], selected: bool) -> None:
+    assert selects(Selection(patterns=patterns), "cat") is selected
+
+
+# whose is a history
+
+
+def matcher(book: Book, *names: tuple[str, str]) -> Matcher:
+    found = Matcher(book.state)
+    for name, key in names:
+        found.visit(task(name, key=key, path=f"{name}-now.{{ext}}"))
+    return found
+
+
+def test_its_own_history_first() -> None:
+    book = Book().put(Steps("old", "K").submitting(), Steps("cat", "K").submitting())
+    found = matcher(book, ("cat", "K"))
+    assert found.settle() == []
+    assert found.of(task("cat", key="K")) is book.the("cat", "K")
+    assert found.owns(book.the("cat", "K"))
+    assert not found.owns(book.the("old", "K")), "it is orphaned"
+    assert found.total == 1
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_renamed_task_gets_the_oldest_history_of_its_key_in_any_state(state: State) -> None:
+    book = Book().put(*Steps("first", "K").to(state), *Steps("second", "K", job="j2").to(State.SAVED))
+    found = matcher(book, ("new", "K"))
+    for _ in range(3):  # asking again gives the same: the second must not take the first one's place
+        assert found.settle() == [("new", book.the("first", "K"))]
+    assert found.of(task("new", key="K")) is book.the("first", "K")
+    assert not found.owns(book.the("second", "K"))
+
+
+def test_two_renamed_tasks_and_one_new() -> None:
+    book = Book().put(Steps("a", "K").submitting(), Steps("b", "K").submitting(), Steps("kept", "K").submitting())
+    found = matcher(book, ("x", "K"), ("kept", "K"), ("y", "K"), ("z", "K"), ("other", "L"))
+    assert [(new, h.task) for new, h in found.settle()] == [("x", "a"), ("y", "b")]
+    assert found.of(task("z", key="K")) is None
+    assert found.of(task("other", key="L")) is None
+
+
+def test_where_the_image_of_a_job_that_is_out_goes() -> None:
+    book = Book().put(*Steps("own", "K").to(State.SUBMITTED), *Steps("old", "L").to(State.SUBMITTED))
+    book.put(
+        *Steps("orphan", "M").to(State.SUBMITTED), Steps("lost", "N").in_doubt(), *Steps("done", "O").to(State.SAVED)
+    )
+    book.put(*Steps("was", "P").to(State.SAVED))
+    found = matcher(book, ("own", "K"), ("renamed", "L"), ("done", "O"), ("is", "P"))
+    found.settle()
+    assert found.path_of(book.the("own", "K")) == "own-now.{ext}"
+    assert found.path_of(book.the("old", "L")) == "renamed-now.{ext}"
+    assert found.path_of(book.the("orphan", "M")) == "orphan.{ext}"
+    assert found.path_of(book.the("done", "O")) == "done.{ext}"
+    assert found.path_of(book.the("was", "P")) == "was.{ext}"
+    assert found.path_of(book.the("lost", "N")) == "lost.{ext}", "a repaired ledger may know no path"
+
+
+def test_a_history_that_begins_is_adopted() -> None:
+    book = Book()
+    found = matcher(book, ("cat", key_of("cat")))
+    book.put(Steps().submitting())
+    assert not found.owns(book.the())
+    found.adopt(book.the())
+    assert found.owns(book.the())
+
+
+COUNTED = {
+    Category.SAVED: {State.SAVED},
+    Category.FAILED: {State.FAILED_SUBMIT, State.FAILED_DOWNLOAD, State.FAILED_FINAL},
+    Category.HELD: {State.HELD, State.SUBMITTING},
+    Category.PARKED: {State.PARKED},
+    Category.PENDING: {
+        None,
+        State.NOT_SUBMITTED,
+        State.SUBMITTED,
+        State.GENERATED,
+        State.DOWNLOADED,
+        State.RELEASED,
+    },
+}
+
+
+def test_how_states_are_counted_and_named() -> None:
+    assert {s: category(s) for s in (None, *State)} == {s: c for c, states in COUNTED.items() for s in states}
+    assert set(STATE_NAMES) == set(State)
+
+
+def test_unfinished_histories() -> None:
+    book = Book().put(Steps("a").submitting(), *Steps("b").to(State.HELD))
+    assert [h.task for h in unfinished(book.state)] == ["a"]

@@ -1,0 +1,143 @@
+"""Waiting and giving up; gates, limits and schedules: decisions on plain numbers."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from core_help import quick
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsbatch.pacing import QUERY_INTERVAL, AdaptiveInFlight, FixedInterval, RateGate
+from rsbatch.retry import (
+    BACKOFF_MOST,
+    DOWNLOAD_ATTEMPTS,
+    SUBMIT_ATTEMPTS,
+    Again,
+    GiveUp,
+    after_download,
+    after_refusal,
+    after_unknown,
+    backoff,
+)
+
+
+@quick
+@given(st.integers(0, 10**6), st.integers(0, 99))
+def test_backoff_doubles_is_capped_and_spread_by_half(failures: int, seed: int) -> None:
+    ceiling = min(BACKOFF_MOST, 2.0 ** min(failures - 1, 10))
+    assert ceiling / 2 <= backoff(failures, Random(seed)) <= ceiling
+
+
+@pytest.mark.parametrize("attempts", range(1, 8))
+def test_after_a_refusal(attempts: int) -> None:
+    step = after_refusal(attempts, Random(1))
+    assert isinstance(step, GiveUp) == (attempts >= SUBMIT_ATTEMPTS)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "since", "at_least", "again"),
+    [
+        (1, 0, 0, True),
+        (4, 300, 0, True),
+        (DOWNLOAD_ATTEMPTS, 0, 0, False),
+        (1, 600, 0, False),
+        (1, 599.9, 0, False),
+        (1, 0, 600, True),
+        (1, 1, 600, False),
+    ],
+)
+def test_after_a_download(attempts: int, since: float, at_least: float, again: bool) -> None:
+    step = after_download(attempts, since, Random(1), at_least)
+    assert isinstance(step, Again) == again
+    if isinstance(step, Again):
+        assert step.after >= at_least
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"), [(0, Again(3)), (4, Again(4)), (60, Again(15)), (599, Again(15)), (600, GiveUp())]
+)
+def test_after_an_unknown_job(since: float, expected: Again | GiveUp) -> None:
+    assert after_unknown(since) == expected
+
+
+@quick
+@given(st.floats(0.5, 200), st.lists(st.floats(0, 3), min_size=1, max_size=60))
+def test_a_gate_lets_no_more_through_than_its_rate_over_any_span(rate: float, pauses: list[float]) -> None:
+    gate, now, taken = RateGate(rate), 1000.0, []
+    for pause in pauses:
+        now = max(now + pause * pause / 9, gate.opens_at())
+        gate.take(now)
+        taken.append(now)
+    for first in range(len(taken)):
+        for last in range(first, len(taken)):
+            assert last - first <= (taken[last] - taken[first] + 0.051) * rate + 1e-6
+
+
+def test_a_late_timer_does_not_lower_the_rate() -> None:
+    gate, now = RateGate(10), 0.0
+    for _ in range(1000):
+        now = max(now, gate.opens_at()) + 0.02
+        gate.take(now)
+    assert now == pytest.approx(100, rel=0.01)
+
+
+def test_the_fixed_schedule() -> None:
+    assert FixedInterval().delay(50, 7) == QUERY_INTERVAL
+    assert FixedInterval(1).delay(0, 0) == 1
+
+
+def test_the_limit_starts_at_the_most() -> None:
+    limit = AdaptiveInFlight(8)
+    assert limit.limit == 8
+    assert limit.opens_at(7) == float("-inf")
+    assert limit.opens_at(8) is None
+
+
+def test_a_refusal_shows_the_ceiling_which_is_probed_later() -> None:
+    limit = AdaptiveInFlight(8)
+    limit.refused(3, 100)
+    assert limit.limit == 3
+    assert limit.opens_at(2) == float("-inf")
+    assert limit.opens_at(3) == 110
+    assert limit.opens_at(4) is None
+    limit.accepted(4, 110)
+    assert (limit.limit, limit.opens_at(5)) == (4, 110), "the next probe takes two steps"
+    limit.accepted(3, 111)
+    assert limit.limit == 4
+
+
+def test_a_refused_probe_doubles_the_wait_up_to_five_minutes() -> None:
+    limit, now, waits = AdaptiveInFlight(8), 0.0, []
+    for _ in range(8):
+        limit.refused(3, now)
+        at = limit.opens_at(3)
+        assert at is not None
+        waits.append(at - now)
+        now = at
+    assert waits == [10, 20, 40, 80, 160, 300, 300, 300]
+
+
+def test_refusals_that_were_under_way_together_count_once() -> None:
+    limit = AdaptiveInFlight(8)
+    for held in (7, 6, 5, 4, 3):
+        limit.refused(held, 100)
+    assert (limit.limit, limit.opens_at(3)) == (3, 110)
+    limit.refused(0, 110)
+    assert (limit.limit, limit.opens_at(1)) == (1, 130)
+
+
+@quick
+@given(st.integers(1, 40), st.lists(st.tuples(st.booleans(), st.integers(0, 50), st.floats(0, 100)), max_size=50))
+def test_the_limit_stays_in_its_bounds(most: int, events: list[tuple[bool, int, float]]) -> None:
+    limit, now = AdaptiveInFlight(most), 0.0
+    for accepted, held, pause in events:
+        now += pause
+        if accepted:
+            limit.accepted(min(held, most), now)
+        else:
+            limit.refused(held, now)
+        assert 1 <= limit.limit <= most
+        assert limit.opens_at(most) is None
+        assert limit.opens_at(0) == float("-inf"), "one is always allowed"

@@ -1,0 +1,387 @@
+"""The scheduler keeps its promises under any order of events."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Any
+
+import pytest
+from core_help import task
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsbatch.ledger.state import History
+from rsbatch.model import Limits
+from rsbatch.pacing import AdaptiveInFlight, FixedInterval
+from rsbatch.retry import UNAVAILABLE_SECONDS
+from rsbatch.scheduler import (
+    Finished,
+    Halt,
+    Idle,
+    Job,
+    Order,
+    Policies,
+    Scheduler,
+    StartDownload,
+    StartQuery,
+    StartSubmit,
+)
+
+FAST = Limits(in_flight=4, submits_per_second=1000, queries_per_second=1000, downloads=2)
+
+
+def scheduler(limits: Limits = FAST, *, submits: int = 8, queries: int = 8, now: float = 0.0) -> Scheduler:
+    policies = Policies(AdaptiveInFlight(limits.in_flight), FixedInterval(), submits, queries, Random(1))
+    return Scheduler(limits, policies, now)
+
+
+def order(name: str = "cat") -> Order:
+    return Order(task(name))
+
+
+def job(**more: Any) -> Job:
+    return Job(History("cat", "k", 1), "cat.{ext}", **more)
+
+
+def submit(one: Scheduler, now: float) -> Order:
+    step = one.next(now)
+    assert isinstance(step, StartSubmit)
+    return step.order
+
+
+def test_a_life() -> None:
+    one = scheduler()
+    assert one.hungry
+    one.offer(order())
+    one.exhausted = True
+    assert not one.hungry
+    submit(one, 0)
+    assert (one.in_flight, one.open.submits) == (1, 1)
+    assert one.next(0) == Idle(None)
+    it = job(fresh=True)
+    one.accepted(it, 1)
+    assert (one.in_flight, one.jobs_waiting, it.since) == (1, 1, 1)
+    assert one.next(1) == Idle(4)
+    assert one.next(4) == StartQuery(it)
+    one.asked(it, 4.5)
+    assert one.next(7.4) == Idle(7.5)
+    assert one.next(7.5) == StartQuery(it)
+    one.asked(it, 8, after=10)
+    assert one.next(18) == StartQuery(it)
+    one.release(it, 18)
+    one.deliver(it)
+    one.ended(it, 18)
+    assert (one.in_flight, one.waiting_downloads, it.queries) == (0, 1, 3)
+    assert one.next(18) == StartDownload(it)
+    assert one.waiting_downloads == 1
+    one.downloaded()
+    assert one.next(18) == Finished()
+
+
+def test_an_old_job_counts_its_time_from_its_first_query() -> None:
+    one, it = scheduler(), job()
+    one.watch(it, 5)
+    assert one.in_flight == 1
+    assert one.next(5) == StartQuery(it)
+    assert it.since == 5
+
+
+def test_an_ended_job_takes_no_slot_and_is_asked_without_a_time() -> None:
+    one, it = scheduler(), job(ended=True)
+    one.watch(it, 0)
+    assert one.in_flight == 0
+    assert one.next(0) == StartQuery(it)
+    it.since = None
+    one.asked(it, 1)
+    assert one.next(4) == StartQuery(it)
+    one.ended(it, 4)
+    assert one.in_flight == 0
+
+
+def test_downloads_first_then_queries_then_submissions() -> None:
+    one, first, second = scheduler(), job(ended=True), job()
+    one.offer(order())
+    one.watch(second, 0)
+    one.deliver(first)
+    assert [type(one.next(0)) for _ in range(3)] == [StartDownload, StartQuery, StartSubmit]
+
+
+def test_downloads_have_their_own_limit_and_are_tried_again() -> None:
+    one, jobs = scheduler(), [job(ended=True) for _ in range(3)]
+    for it in jobs:
+        one.deliver(it)
+    assert one.next(0) == StartDownload(jobs[0])
+    assert one.next(0) == StartDownload(jobs[1])
+    assert one.next(0) == Idle(None)
+    one.download_later(jobs[0], 5)
+    assert one.waiting_downloads == 3
+    assert one.next(0) == StartDownload(jobs[2])
+    one.ask_fresh(jobs[1], 3)
+    assert one.next(0) == Idle(3)
+    assert one.next(3) == StartQuery(jobs[1])
+    one.begin_inline()
+    assert one.open.downloads == 2
+    one.ended(jobs[1], 3)
+    one.downloaded()
+    assert one.next(5) == StartDownload(jobs[0])
+
+
+def test_the_most_in_flight_and_the_most_open() -> None:
+    one = scheduler(submits=3, queries=1)
+    for _ in range(5):
+        one.offer(order())
+    assert not one.hungry
+    assert [type(one.next(t)) for t in (0, 1, 2, 3)] == [StartSubmit] * 3 + [Idle]
+    first, second = job(), job()
+    one.accepted(first, 3)
+    one.accepted(second, 3)
+    submit(one, 4)
+    assert one.in_flight == 4
+    assert isinstance(one.next(5), Idle)
+    assert one.next(6) == StartQuery(first)
+    assert one.next(6) == Idle(None)
+
+
+def test_rates() -> None:
+    one = scheduler(Limits(submits_per_second=1, queries_per_second=0.5))
+    one.offer(order())
+    one.offer(order())
+    submit(one, 0)
+    assert one.next(0) == Idle(1)
+    submit(one, 1)
+    one.watch(job(), 1)
+    one.watch(job(), 1)
+    assert isinstance(one.next(1), StartQuery)
+    assert one.next(2) == Idle(3)
+
+
+def test_a_throttled_order_goes_first_after_the_wait_that_was_asked_for() -> None:
+    one = scheduler()
+    one.offer(order("a"))
+    one.offer(order("b"))
+    one.offer(order("c"))
+    first, second = submit(one, 0), submit(one, 1)
+    one.throttled(second, "slow", 20, 1, limit=True)
+    assert one.paused == "slow"
+    one.throttled(first, "slow", None, 1, limit=False)
+    assert (one.in_flight, one.open.submits) == (0, 0)
+    assert one.next(1) == Idle(21)
+    assert submit(one, 21).task.id == "a"
+    assert one.paused is None
+
+
+def test_throttling_backs_off_and_an_acceptance_ends_that() -> None:
+    one, now, waits = scheduler(), 0.0, []
+    one.offer(order())
+    for _ in range(6):
+        it = submit(one, now)
+        one.throttled(it, "slow", 0, now, limit=False)
+        idle = one.next(now)
+        assert isinstance(idle, Idle)
+        assert idle.until is not None
+        waits.append(idle.until - now)
+        now = idle.until
+    assert all(2**n / 2 <= wait <= 2**n for n, wait in enumerate(waits))
+    submit(one, now)
+    one.accepted(job(), now)
+    one.offer(order())
+    it = submit(one, now + 1)
+    one.throttled(it, "slow", None, now + 1, limit=False)
+    idle = one.next(now + 1)
+    assert isinstance(idle, Idle)
+    assert idle.until is not None
+    assert idle.until <= now + 2
+
+
+def test_retries_wait_on_the_side() -> None:
+    one = scheduler()
+    one.offer(order("a"))
+    one.exhausted = True
+    one.retry(submit(one, 0), 7, 0)
+    assert one.next(0) == Idle(7)
+    assert submit(one, 7).task.id == "a"
+    one.dropped(8)
+    assert one.next(8) == Finished()
+
+
+def test_throttled_queries() -> None:
+    one, first, second = scheduler(), job(), job()
+    one.watch(first, 0)
+    one.watch(second, 0)
+    assert one.next(0) == StartQuery(first)
+    assert one.next(1) == StartQuery(second)
+    one.queries_throttled(first, 9, 1)
+    one.queries_throttled(second, None, 1)
+    assert one.next(1) == Idle(10)
+    assert one.next(10) == StartQuery(first)
+    one.abandoned(first, 10)
+    assert one.jobs_waiting == 1
+    assert one.in_flight == 2, "it stays out, for the next run"
+
+
+def test_a_halt_harvests_and_submits_no_more() -> None:
+    one, it = scheduler(), job()
+    one.offer(order())
+    one.watch(it, 5)
+    one.halt(Halt.BUDGET)
+    one.halt(Halt.SIGNAL)
+    assert one.halted is Halt.BUDGET
+    assert not one.hungry
+    assert one.next(0) == Idle(5)
+    assert one.next(5) == StartQuery(it)
+    one.ended(it, 5)
+    assert one.next(5) == Finished()
+
+
+def test_a_halt_without_harvest_waits_for_what_is_open_alone() -> None:
+    one = scheduler()
+    one.offer(order())
+    one.watch(job(), 5)
+    submit(one, 0)
+    one.halt(Halt.SIGNAL, harvest=False)
+    assert one.next(9) == Idle(None)
+    one.halt(Halt.STORE)
+    assert (one.halted, one.harvesting) == (Halt.STORE, False)
+    one.dropped(9)
+    assert one.next(9) == Finished()
+
+
+def test_a_service_that_accepts_nothing_for_15_minutes_is_unavailable() -> None:
+    one = scheduler()
+    one.offer(order())
+    one.throttled(submit(one, 1), "down", 10**6, 1, limit=False)
+    assert one.next(2) == Idle(UNAVAILABLE_SECONDS)
+    assert one.next(UNAVAILABLE_SECONDS) == Finished()
+    assert one.halted is Halt.UNAVAILABLE
+
+
+def test_time_in_which_nothing_waited_does_not_count() -> None:
+    """A run that first fetched files for 20 minutes has not been refused for 20 minutes."""
+    one = scheduler()
+    one.deliver(job(ended=True))
+    assert isinstance(one.next(0), StartDownload)
+    one.next(1200)
+    one.downloaded()
+    one.next(1201)
+    one.offer(order())
+    submit(one, 1202)
+    assert one.halted is None
+
+
+def test_jobs_that_are_out_are_hope() -> None:
+    one, it = scheduler(), job()
+    one.watch(it, 0)
+    one.offer(order())
+    one.throttled(submit_after_query(one), "down", 10**6, 1, limit=False)
+    one.asked(it, 1, after=5000)
+    assert one.next(2000) == Idle(5001)
+    one.next(5001)
+    one.ended(it, 5001)
+    assert one.next(5002) == Idle(5001 + UNAVAILABLE_SECONDS)
+
+
+def submit_after_query(one: Scheduler) -> Order:
+    assert isinstance(one.next(0), StartQuery)
+    return submit(one, 0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10**9),
+    st.integers(1, 6),
+    st.integers(0, 30),
+    st.sampled_from([0.5, 3.0, 50.0]),
+    st.sampled_from([None, "halt", "abort"]),
+)
+def test_any_run_keeps_its_limits_and_ends(seed: int, most: int, total: int, rate: float, end: str | None) -> None:
+    """Random outcomes, at random times, until the scheduler says that it is finished."""
+    rng = Random(seed)
+    limits = Limits(in_flight=most, submits_per_second=rate, queries_per_second=2 * rate, downloads=2)
+    one = scheduler(limits, submits=3, queries=2)
+    left, now = total, 0.0
+    under_way: list[Any] = []
+    submits: list[float] = []
+    queries: list[float] = []
+    handed, gone = 0, 0
+    for _ in range(rng.randrange(3)):
+        one.watch(job(ended=rng.random() < 0.3), rng.random())
+    stop_at = rng.uniform(0, 60) if end else math.inf
+    for _ in range(20_000):
+        while one.hungry:
+            if not left:
+                one.exhausted = True
+                break
+            one.offer(order(f"t{left}"))
+            left -= 1
+        if now >= stop_at:
+            one.halt(Halt.SIGNAL, harvest=end == "halt")
+            stop_at = math.inf
+        step = one.next(now)
+        assert one.open.submits <= 3
+        assert one.open.queries <= 2
+        assert one.open.downloads <= 2
+        assert min(one.open.submits, one.open.queries, one.open.downloads, one.in_flight) >= 0
+        if isinstance(step, Finished):
+            break
+        if isinstance(step, Idle):
+            assert step.until is None or step.until > now, "no busy waiting"
+            assert step.until is not None or under_way or one.hungry, "no standstill"
+            times = [t for t in (step.until, stop_at) if t is not None and t < math.inf]
+            if under_way and (not times or rng.random() < 0.7):
+                now += rng.uniform(0, 2)
+                settle(one, under_way.pop(rng.randrange(len(under_way))), now, rng)
+            elif times:
+                now = max(now, min(times))
+            continue
+        if isinstance(step, StartSubmit):
+            handed += 1
+            assert one.halted is None
+            assert one.in_flight <= most
+            submits.append(now)
+        elif isinstance(step, StartQuery):
+            queries.append(now)
+        under_way.append(step)
+    else:
+        pytest.fail("it does not end")
+    gone = one.in_flight
+    assert not under_way
+    assert not one.open
+    if end is None and one.halted is None:
+        assert (left, gone, one.waiting_downloads, one.jobs_waiting) == (0, 0, 0, 0)
+        assert handed >= total
+    for times, per_second in ((submits, rate), (queries, 2 * rate)):
+        for i, first in enumerate(times):
+            for j in range(i, len(times)):
+                assert j - i <= (times[j] - first + 0.051) * per_second + 1e-6
+
+
+def settle(one: Scheduler, step: Any, now: float, rng: Random) -> None:
+    dice = rng.random()
+    if isinstance(step, StartSubmit):
+        if dice < 0.6:
+            one.accepted(job(fresh=True), now)
+        elif dice < 0.75:
+            one.throttled(step.order, "slow", rng.choice([None, 0.0, 5.0]), now, limit=rng.random() < 0.5)
+        elif dice < 0.85:
+            one.retry(step.order, rng.uniform(0, 30), now)
+        else:
+            one.dropped(now)
+    elif isinstance(step, StartQuery):
+        it = step.job
+        if dice < 0.3:
+            one.asked(it, now)
+        elif dice < 0.4:
+            one.queries_throttled(it, rng.choice([None, 3.0]), now)
+        elif dice < 0.5:
+            one.ended(it, now)
+        else:
+            one.release(it, now)
+            one.deliver(it)
+            one.ended(it, now)
+    elif dice < 0.7:
+        one.downloaded()
+    elif dice < 0.85:
+        one.download_later(step.job, now + 1)
+    else:
+        one.ask_fresh(step.job, now + 1)
