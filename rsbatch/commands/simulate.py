@@ -31,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="port to listen on, 0 for any free one (default: %(default)s)",
     )
-    add(
-        "--slots",
-        default=str(default.slots),
-        metavar="N",
-        help="jobs that run at a time (default: %(default)s)",
-    )
+    add("--slots", default=str(default.slots), metavar="N", help="jobs that run at a time (default: %(default)s)")
     full = parser.add_mutually_exclusive_group()
     full.add_argument(
         "--queue",

@@ -266,6 +266,9 @@ def _keep(place: Path, data: bytes) -> bool:
         _append_to(place, data)
         sync_folder(place.parent)
     except OSError:
+        with suppress(OSError):
+            if place.stat().st_size == 0:
+                place.unlink()
         return False
     return True
 

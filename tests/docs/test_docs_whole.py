@@ -125,6 +125,10 @@ def test_the_version_is_in_the_changelog() -> None:
     assert f"## [{__version__}] - " in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
+OUTSIDE = ("No space left", "Permission denied", "Read-only", "content_policy")
+"""Words of the system and the service."""
+
+
 def test_messages_in_troubleshooting_are_those_of_the_program() -> None:
     """A piece of each message in a first column, between what varies, stands in the source."""
     sources = "".join(path.read_text("utf-8") for path in sorted((ROOT / "rsbatch").rglob("*.py")))
@@ -133,15 +137,9 @@ def test_messages_in_troubleshooting_are_those_of_the_program() -> None:
     assert len(messages) > 30
     for cell in messages:
         for message in re.findall(r"`([^`]+)`", cell):
-            pieces = re.split(r"…|\d+|\$|\bhero\b|ROUTESCOPE_API_KEY|ConnectError|: | HTTP|[()]", message)
+            pieces = re.split(r"…|\d+|\$|\bhero\b|ROUTESCOPE_API_KEY|ConnectError|[:;] | HTTP|[()]", message)
             longest = max(pieces, key=len).strip()
-            outside = (
-                "space left",
-                "Permission",
-                "Read-only",
-                "content_policy",
-            )  # the system's and the service's words
-            assert longest in sources or longest.startswith(outside), message
+            assert longest in sources or longest.startswith(OUTSIDE), message
 
 
 # links
