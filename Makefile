@@ -25,11 +25,11 @@ $(READY): pyproject.toml
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
-# Some tests drive the simulator with curl, as its users' documentation does.
+# Some tests follow the documentation to the letter, which uses curl and jq.
 system:
-	@command -v curl >/dev/null || \
-	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y curl; } || \
-	  { echo "the tests need curl; please install it"; exit 1; }
+	@{ command -v curl && command -v jq; } >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get -qq update && apt-get -qq install -y curl jq; } >/dev/null || \
+	  { echo "the tests need curl and jq; please install them"; exit 1; }
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -131,6 +131,7 @@ class Runner:
         self._failures_in_a_row = 0
         self._doubts = 0
         self._message = ""
+        self._unreachable = False
         self._signal: int | None = None
         self._grace_until: float | None = None
         self._submissions: set[anyio.CancelScope] = set()
@@ -407,7 +408,6 @@ class Runner:
             return wire.NotSent("the intent could not be recorded")
         except cancelled:
             return wire.NotSent("interrupted before it was sent")
-        self._this_run.submitted += 1
         try:
             return await self._edges.service.submit(body)
         except cancelled:
@@ -427,6 +427,9 @@ class Runner:
                 await self._commit(seq)
             case wire.NotSent(reason):
                 seq = self._refuse(task, attempt, reason, None)
+                if not self._unreachable:
+                    self._unreachable = True
+                    self._edges.observer.note(f"the service cannot be reached, trying again: {reason}")
                 self._scheduler.throttled(order, reason, None, now, limit=False)
                 await self._commit(seq)
             case wire.Stop(kind, message, status):
@@ -454,6 +457,8 @@ class Runner:
             task.id, task.key, attempt=attempt, job_id=answer.job_id, request_id=answer.request_id
         )
         seq = self._put(record)
+        self._this_run.submitted += 1
+        self._unreachable = False
         try:
             await self._commit(seq)  # durable before the first query
         except StoreError:
@@ -466,6 +471,7 @@ class Runner:
     async def _doubted(self, task: Task, attempt: int, reason: str) -> None:
         seq = self._put(records.in_doubt(task.id, task.key, attempt=attempt, reason=reason))
         self._scheduler.dropped(anyio.current_time())
+        self._this_run.submitted += 1
         self._edges.observer.note(f"{task.id} is in doubt and held: {reason}")
         self._doubts += 1
         if self._doubts >= self._plan.rules.max_in_doubt:

@@ -149,6 +149,8 @@ def match(project: Project, state: LedgerState) -> tuple[Matcher, int, list[str]
 
     checked = check(project.manifest, visit)
     matcher.settle()
+    if selection.patterns and not selected:
+        raise UsageError(f"--select {' '.join(selection.patterns)} matches no task of {project.manifest.path.name}")
     _check_prices(project, matcher, state, unpriced)
     warnings = [
         f"{', '.join(ids)} are the same request under several ids: each is bought by itself"
@@ -236,10 +238,22 @@ async def _execute(
             if wanted is not None:
                 restoring = tuple(await anyio.to_thread.run_sync(wanted, state))
                 plan = replace(plan, tasks=iter(()), restore=restoring, harvest=False)
-            return await Runner(plan, edges).run(signals)
+                return await Runner(plan, edges).run(signals)
+            await _ping(project, "start", observer)
+            result = await Runner(plan, edges).run(signals)
+            await _ping(project, str(int(result.exit_code)), observer)
+            return result
     finally:
         await ledger.close()
         observer.close()
+
+
+async def _ping(project: Project, suffix: str, observer: Observer) -> None:
+    if project.manifest.ping is not None and not project.options.simulate:
+        from rsbatch.net.ping import ping
+
+        if trouble := await ping(project.manifest.ping, suffix):
+            observer.note(trouble)
 
 
 def _run_plan(project: Project, matcher: Matcher, selected: int) -> RunPlan:
@@ -270,7 +284,7 @@ async def writing(project: Project) -> AsyncIterator[Ledger]:
     """Open the project's ledger for a command that writes records and is no run; raises as `run` does."""
     if not (project.folder / NAME).exists():
         check_owner(project, LedgerState())
-        raise UsageError(f"there is no ledger in {project.folder} yet")
+        raise UsageError(f"there is no ledger in {project.folder}; name the --simulate and --output of the run")
     file, state, said = open_ledger(project.folder)
     clock = SystemClock()
     if said:

@@ -20,7 +20,7 @@ from rsbatch.units import format_money
 
 @dataclass(slots=True)
 class ThisRun:
-    """What one run did: counts of tasks and requests."""
+    """What one run did: counts of tasks and requests; `submitted` are those that were accepted or are in doubt."""
 
     submitted: int = 0
     queries: int = 0
@@ -122,8 +122,11 @@ def spend_json(spend: Spend) -> dict[str, Any]:
     return {bucket.value: f"{spend.usd[bucket].normalize():f}" for bucket in Bucket} | {"usd_known": spend.known}
 
 
-def in_words(result: Result, command: str) -> list[str]:
-    """Give the lines a person reads at the end; `command` is the manifest as typed with its options, for remedies."""
+def in_words(result: Result, command: str, again: str) -> list[str]:
+    """Give the lines a person reads at the end.
+
+    For remedies, `command` is the manifest with the options that find its ledger, `again` with those of `run` too.
+    """
     tasks = result.tasks
     counts = [f"{tasks[Category.SAVED]} of {sum(tasks.values())} saved"]
     counts += [f"{tasks[c]} {c.value}" for c in Category if c is not Category.SAVED and tasks[c]]
@@ -136,7 +139,7 @@ def in_words(result: Result, command: str) -> list[str]:
     lines.append(spend_words(result.spend))
     if result.message:
         lines.append(f"stopped early: {result.message}")
-    lines += remedies(result, command)
+    lines += remedies(result, command, again)
     return lines
 
 
@@ -158,24 +161,24 @@ _BUCKET_WORDS = {
 }
 
 
-def remedies(result: Result, command: str) -> list[str]:
+def remedies(result: Result, command: str, again: str) -> list[str]:
     """For each kind of trouble, say the command that settles it."""
     tasks, lines = result.tasks, []
     if result.halted in _REMEDY:
-        lines.append(_REMEDY[result.halted].format(command=command))
+        lines.append(_REMEDY[result.halted].format(command=again))
     elif result.exit_code in {Exit.STOPPED, Exit.SIGHUP, Exit.SIGINT, Exit.SIGTERM}:
-        lines.append(f"nothing is lost; to go on: rsbatch run {command}")
+        lines.append(f"nothing is lost; to go on: rsbatch run {again}")
     if tasks[Category.HELD]:
         lines.append(
             f"{tasks[Category.HELD]} held: they may have been charged, so they are not sent again unasked. "
             f"See them with `rsbatch status {command}`; settle one with "
             f"`rsbatch resolve {command} TASK --attach JOB_ID`, "
-            f"`--not-sent` or `--resubmit`, all at once with `rsbatch run {command} --in-doubt resubmit`"
+            f"`--not-sent` or `--resubmit`, all at once with `rsbatch run {again} --in-doubt resubmit`"
         )
     if tasks[Category.FAILED]:
         lines.append(
             f"{tasks[Category.FAILED]} failed: `rsbatch status {command}` says why; "
-            f"`rsbatch run {command} --retry-failed` submits final failures again (at a cost)"
+            f"`rsbatch run {again} --retry-failed` submits final failures again (at a cost)"
         )
     if result.differing.altered:
         lines.append(
@@ -185,7 +188,7 @@ def remedies(result: Result, command: str) -> list[str]:
     if result.differing.gone:
         lines.append(
             f"{len(result.differing.gone)} saved files are gone and their jobs no longer answer: "
-            f"`rsbatch run {command} --rebuy-missing` buys them again"
+            f"`rsbatch run {again} --rebuy-missing` buys them again"
         )
     return lines
 

@@ -120,6 +120,19 @@ def command_words(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
+def run_words(args: argparse.Namespace) -> str:
+    """Give what `command_words` gives, with the options that say what this run may do."""
+    import shlex
+
+    words = []
+    for name in ("limit", "in_doubt", "in_flight", "budget"):
+        value = getattr(args, name, None)
+        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    words += [word for pattern in args.select for word in ("--select", pattern)]
+    words += [f"--{name.replace('_', '-')}" for name in ("retry_failed", "rebuy_missing") if getattr(args, name)]
+    return " ".join([command_words(args), *([shlex.join(words)] if words else [])])
+
+
 def print_json(value: Any) -> None:
     """Print one object on a line of standard output; money comes as text already."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_json_default) + "\n")

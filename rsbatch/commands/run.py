@@ -18,6 +18,7 @@ from rsbatch.commands.common import (
     duration,
     print_json,
     project_of,
+    run_words,
 )
 from rsbatch.text import printable
 
@@ -69,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result.as_json())
     if not args.quiet or result.exit_code:
-        _tell([*in_words(result, words), f"images: {project.folder}"], sys.stderr if args.json else sys.stdout)
+        lines = [*in_words(result, words, run_words(args)), f"images: {project.folder}"]
+        if args.simulate:
+            lines.append("simulated: no key was used and nothing was charged")
+        _tell(lines, sys.stderr if args.json else sys.stdout)
     return result.exit_code
 
 

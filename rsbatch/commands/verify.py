@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsbatch.commands.common import add_manifest_arguments, print_json, project_of, say
-from rsbatch.errors import Exit
+from rsbatch.errors import Exit, UsageError
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import State
 from rsbatch.model import SavedFile
@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     """Compare, and mend where asked to; gives the exit code."""
     project = project_of(args)
     state = project.read_state()
+    if not state.seq:
+        raise UsageError(f"there is no ledger in {project.folder}; verify with the --simulate and --output of the run")
     found = list(differing(project, state))
     if not args.json:
         for history, file, how in found:

@@ -70,7 +70,7 @@ class Log:
 
     def _tell(self, snapshot: Snapshot) -> None:
         self._told = snapshot
-        share = 100 * snapshot.settled // snapshot.total if snapshot.total else 100
+        share = 100 * snapshot.saved // snapshot.total if snapshot.total else 100
         said = [f"{snapshot.saved:,} of {snapshot.total:,} saved ({share}%)", *pieces(snapshot)]
         self._line(", ".join(said))
 

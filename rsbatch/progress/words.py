@@ -43,8 +43,10 @@ def pieces(snapshot: Snapshot) -> list[str]:
     said = troubles(snapshot)
     if snapshot.paused:
         said.append(f"paused: {printable(snapshot.paused, 60)}")
-    if snapshot.out or snapshot.downloading:
-        said.append(f"{snapshot.out + snapshot.downloading:,} in flight")
+    if snapshot.out:
+        said.append(f"{snapshot.out:,} in flight")
+    if snapshot.downloading:
+        said.append(f"{snapshot.downloading:,} downloading")
     if snapshot.eta is not None:
         said.append(f"{clock(snapshot.eta)} left")
     if snapshot.spent is not None or not snapshot.usd_known:

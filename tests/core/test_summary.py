@@ -87,7 +87,7 @@ def test_the_order_of_exit_codes(tasks: Counter[Category], halted: Halt | None, 
     if signal and tasks != SAVED and halted is not Halt.STORE:
         assert code > Exit.BUSY
     assert it.reason
-    assert in_words(it, "m.yaml")
+    assert in_words(it, "m.yaml", "m.yaml --limit 9")
 
 
 def test_the_json_object() -> None:
@@ -146,7 +146,7 @@ def test_money_moves_and_is_freed() -> None:
 
 
 def test_a_quiet_end_in_words() -> None:
-    assert in_words(result(), "m.yaml") == [
+    assert in_words(result(), "m.yaml", "m.yaml") == [
         "1 of 1 saved; this run submitted 1 and saved 3 in 1 s",
         "spent: $0.00",
     ]
@@ -154,19 +154,19 @@ def test_a_quiet_end_in_words() -> None:
 
 def test_a_stopped_run_in_words() -> None:
     it = result(SAVED + PENDING, orphaned=2, halted=Halt.BUDGET, message="cat costs $1")
-    assert in_words(it, "m.yaml") == [
+    assert in_words(it, "m.yaml", "m.yaml --limit 9") == [
         "1 of 2 saved, 1 pending, 2 orphaned; this run submitted 1 and saved 3 in 1 s",
         "spent: $0.00",
         "stopped early: cat costs $1",
-        "raise run.budget (or --budget) and run again: rsbatch run m.yaml",
+        "raise run.budget (or --budget) and run again: rsbatch run m.yaml --limit 9",
     ]
 
 
 @pytest.mark.parametrize(
     ("it", "remedy"),
     [
-        (result(PENDING), "nothing is lost; to go on: rsbatch run m.yaml"),
-        (result(PENDING, signal=2, halted=Halt.SIGNAL), "nothing is lost; to go on: rsbatch run m.yaml"),
+        (result(PENDING), "nothing is lost; to go on: rsbatch run m.yaml --limit 9"),
+        (result(PENDING, signal=2, halted=Halt.SIGNAL), "nothing is lost; to go on: rsbatch run m.yaml --limit 9"),
         (result(halted=Halt.KEY), "check the key"),
         (result(halted=Halt.BALANCE), "top up the account"),
         (result(halted=Halt.ADDRESS), "check api.base_url"),
@@ -178,7 +178,7 @@ def test_a_stopped_run_in_words() -> None:
     ],
 )
 def test_each_trouble_has_its_remedy(it: Result, remedy: str) -> None:
-    lines = remedies(it, "m.yaml")
+    lines = remedies(it, "m.yaml", "m.yaml --limit 9")
     assert len(lines) == 1
     assert lines[0].startswith(remedy)
     assert "rsbatch" in lines[0]
@@ -186,7 +186,7 @@ def test_each_trouble_has_its_remedy(it: Result, remedy: str) -> None:
 
 
 def test_braces_in_a_command_are_left_alone() -> None:
-    assert remedies(result(halted=Halt.KEY), "'{x}.yaml'") == [
+    assert remedies(result(halted=Halt.KEY), "x", "'{x}.yaml'") == [
         "check the key in the environment or .env, then: rsbatch run '{x}.yaml'"
     ]
 

@@ -272,3 +272,26 @@ def test_nothing_secret_is_said_even_with_debug(simulate: Callable[..., Server],
     done = project("run", "manifest.yaml", "--debug")
     assert KEY not in done.out + done.err
     assert "sig=" not in done.out + done.err
+
+
+def test_a_selection_that_matches_nothing_is_wrong_usage(project: Project) -> None:
+    project.write(SIMPLE.replace("SAMPLES", ""))
+    done = project("run", "manifest.yaml", "--simulate", "--select", "nothing-*")
+    assert done.code == 2
+    assert "nothing-*" in done.err
+
+
+def test_remedies_keep_the_selection(project: Project) -> None:
+    project.write(SIMPLE.replace("SAMPLES", "") + "prices: [{usd: 1}]\n")
+    done = project("run", "manifest.yaml", "--simulate", "--select", "c*", "--budget", "0.5")
+    assert done.code == 3
+    assert "--select 'c*'" in done.out
+
+
+def test_pings_frame_a_run_and_never_fail_it(simulate: Callable[..., Server], project: Project) -> None:
+    """The simulator's server stands in for the monitor: it counts what it is asked for and answers 404."""
+    server = simulate("--service-time", "1s")
+    project.write(many(server.url, 2, more=f"notify: {{ping: '{server.url}/uuid'}}"))
+    done = project.run()
+    assert done.code == 0
+    assert done.err.count("was not taken: HTTP 404") == 2
