@@ -34,16 +34,22 @@ def _stand_in(value: object) -> str:
     raise ValueError(f"{type(value).__name__} {value!r} cannot be sent as JSON")
 
 
-def _check_keys(value: object) -> None:
+DEEPEST: Final = 64
+"""Levels of nesting in a request; the ledger's decoder stops at about 200, and no request needs ten."""
+
+
+def _check_shape(value: object, depth: int = 0) -> None:
     """JSON has text keys only; the encoder would turn others into text and sort them by another order."""
+    if depth > DEEPEST:
+        raise ValueError(f"nested more than {DEEPEST} levels deep")
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ValueError(f'the key {key!r} must be text: quote it: "{key}"')
-            _check_keys(item)
+            _check_shape(item, depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
-            _check_keys(item)
+            _check_shape(item, depth + 1)
 
 
 _ENCODER: Final = json.JSONEncoder(
@@ -55,15 +61,13 @@ def canonical_json(value: object) -> bytes:
     """Encode in the one JSON form: sorted keys, no spaces, UTF-8 unescaped; `LocalImage` as `sha256:<hex>`.
 
     Raises ValueError for NaN, infinities, lone surrogates, keys that are not text, what JSON does not have,
-    and nesting too deep to encode.
+    and nesting of more than DEEPEST levels.
     """
     try:
-        _check_keys(value)
+        _check_shape(value)
         return _ENCODER.encode(value).encode()
     except UnicodeEncodeError as error:
         raise ValueError("half of a surrogate pair is in the text; it is no character") from error
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def task_key(body: Mapping[str, Any], sample: int) -> str:

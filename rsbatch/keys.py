@@ -12,10 +12,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rsbatch.errors import UsageError
-from rsbatch.model import DEFAULT_BASE_URL, Api
+from rsbatch.model import DEFAULT_BASE_URL, DEFAULT_KEY_ENV, Api
 
 BASE_URL_ENV = "RSBATCH_BASE_URL"
 _MOST = 4096
+_PREFIX = "sk-"
 
 
 def find_key(api: Api, environ: Mapping[str, str], folder: Path) -> str:
@@ -33,6 +34,11 @@ def find_key(api: Api, environ: Mapping[str, str], folder: Path) -> str:
         )
     if len(key) > _MOST or not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(f"{api.key_env} does not hold a key: it has characters that no key has")
+    if api.key_env != DEFAULT_KEY_ENV and not key.startswith(_PREFIX):
+        raise UsageError(
+            f"{api.key_env} does not hold a key of the service (they begin with {_PREFIX}): the manifest names it "
+            f"under api.key_env, and a manifest must not be able to send other secrets away"
+        )
     return key
 
 

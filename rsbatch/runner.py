@@ -264,6 +264,8 @@ class Runner:
         return None if after is None else self._began + after
 
     def _check_times(self, now: float) -> None:
+        if self._ledger.nearly_full and self._scheduler.halted is not Halt.STORE:
+            self._store_failed(StoreError("the disk is full; what was under way has just been recorded"))
         stop_at = self._stop_at()
         if stop_at is not None and now >= stop_at and self._scheduler.halted is None:
             self._halt(Halt.STOP_AFTER, "stop_after has passed")

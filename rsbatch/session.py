@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -37,8 +37,11 @@ from rsbatch.progress.interface import Observer, Silent
 if TYPE_CHECKING:
     from rsbatch.net.fetch import Fetcher
     from rsbatch.net.service import Service
+    from rsbatch.pacing import QuerySchedule
     from rsbatch.runner import RunPlan
     from rsbatch.summary import Result
+
+    Connect = Callable[["Project", Clock, str | None], AbstractAsyncContextManager[tuple[Service, Fetcher]]]
 
 SIMULATED_URL = "http://127.0.0.1:8765"
 SIMULATED_SUFFIX = "-simulated"
@@ -206,9 +209,15 @@ async def run(
     signals: AsyncIterator[int] | None = None,
     *,
     clock: Clock | None = None,
+    connect: Connect | None = None,
+    schedule: QuerySchedule | None = None,
 ) -> Result:
-    """Run a project to its end on asyncio and say how it ended; raises RsbatchError where it cannot begin."""
-    return await _execute(project, observer or Silent(), signals, clock or SystemClock())
+    """Run a project to its end on asyncio and say how it ended; raises RsbatchError where it cannot begin.
+
+    `connect` opens the service and the fetcher (default: `open_edges`), `schedule` says when jobs are asked for.
+    """
+    clock = clock or SystemClock()
+    return await _execute(project, observer or Silent(), signals, clock, connect=connect, schedule=schedule)
 
 
 async def restore(project: Project, wanted: Callable[[LedgerState], Sequence[History]], observer: Observer) -> Result:
@@ -222,6 +231,9 @@ async def _execute(
     signals: AsyncIterator[int] | None,
     clock: Clock,
     wanted: Callable[[LedgerState], Sequence[History]] | None = None,
+    *,
+    connect: Connect | None = None,
+    schedule: QuerySchedule | None = None,
 ) -> Result:
     from rsbatch.runner import Edges, Runner
     from rsbatch.storage.local import LocalStorage
@@ -230,11 +242,13 @@ async def _execute(
     file, state, matcher, selected = await anyio.to_thread.run_sync(_open_ledger, project, observer)
     ledger = Ledger(file, state, clock=clock, run=new_run_id(clock), say=observer.note)
     try:
-        async with open_edges(project, clock, key) as (service, fetcher):
+        async with (connect or open_edges)(project, clock, key) as (service, fetcher):
             storage = LocalStorage(project.folder)
             rng = Random()  # noqa: S311 - it spreads retries, it keeps no secret
             edges = Edges(service, fetcher, storage, ledger, render, observer, clock, rng)
             plan = _run_plan(project, matcher, selected)
+            if schedule is not None:
+                plan = replace(plan, schedule=schedule)
             if wanted is not None:
                 restoring = tuple(await anyio.to_thread.run_sync(wanted, state))
                 plan = replace(plan, tasks=iter(()), restore=restoring, harvest=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from rsbatch import __version__, sidecar
@@ -87,6 +88,9 @@ def _adopt(project: Project, rebuild: Rebuild, paths: list[Path]) -> None:
     groups: defaultdict[tuple[str, str], list[sidecar.Sidecar]] = defaultdict(list)
     for path in paths:
         one = sidecar.parse(path.read_bytes())
+        if one is not None:  # where it lies is true; what it says of that was written before a move
+            place = path.relative_to(project.folder).as_posix().removesuffix(".json")
+            one = replace(one, file=replace(one.file, path=place))
         if one is not None and one.service == project.service and one.manifest == project.manifest.name:
             groups[one.task, one.key].append(one)
     for (task, key), found in sorted(groups.items()):

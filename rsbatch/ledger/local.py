@@ -46,6 +46,7 @@ class LocalLedgerFile:
         self.path = folder / NAME
         self._fd = fd
         self._size = size
+        self._reserve_spent = False
 
     @property
     def size(self) -> int:
@@ -82,12 +83,13 @@ class LocalLedgerFile:
             (self.folder / RESERVE).unlink()
         except OSError:
             return False
+        self._reserve_spent = True
         return True
 
     @property
-    def has_reserve(self) -> bool:
-        """False once a full disk took the reserve: the run must come to its end."""
-        return (self.folder / RESERVE).exists()
+    def nearly_full(self) -> bool:
+        """True once a full disk took the reserve: the run must come to its end."""
+        return self._reserve_spent
 
     def line_at(self, offset: int) -> bytes:
         """Give the line that begins at `offset`, without its newline."""

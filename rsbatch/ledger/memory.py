@@ -47,6 +47,11 @@ class MemoryLedgerFile:
         """Bytes appended so far."""
         return len(self._disk.data)
 
+    @property
+    def nearly_full(self) -> bool:
+        """Memory is never nearly full."""
+        return False
+
     async def append(self, data: bytes) -> None:
         """Add whole lines."""
         await anyio.lowlevel.checkpoint()

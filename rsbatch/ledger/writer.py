@@ -30,6 +30,11 @@ class LedgerFile(Protocol):
         """Add whole lines and make them durable; raises StoreError, after which the file is left alone."""
         ...
 
+    @property
+    def nearly_full(self) -> bool:
+        """True once a full disk took the reserve: the run must come to its end."""
+        ...
+
     def line_at(self, offset: int) -> bytes:
         """Give the line that begins at `offset`, without its newline."""
         ...
@@ -119,6 +124,11 @@ class Ledger:
     def _rescue(self, lines: Sequence[bytes]) -> None:
         if lines:
             self._say(self._file.rescue(lines))
+
+    @property
+    def nearly_full(self) -> bool:
+        """True once a full disk took the reserve: the run must come to its end."""
+        return self._file.nearly_full
 
     def request_of(self, offset: int | None) -> Any:
         """Give the request body recorded in the line at `offset`, None where there is none."""

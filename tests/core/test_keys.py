@@ -89,3 +89,10 @@ def test_who_gets_the_key(tmp_path: Path, base_url: str, named: str | None, give
 )
 def test_loopback(url: str, loopback: bool) -> None:
     assert is_loopback(url) is loopback
+
+
+def test_a_manifest_cannot_name_another_secret(tmp_path: Path) -> None:
+    api = Api(key_env="AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(UsageError, match="other secrets"):
+        find_key(api, {"AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI"}, tmp_path)
+    assert find_key(Api(key_env="MY_KEY"), {"MY_KEY": "sk-mine"}, tmp_path) == "sk-mine"

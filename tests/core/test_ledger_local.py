@@ -351,9 +351,9 @@ def test_a_full_disk_takes_the_reserve_and_then_the_rescue(
     append(file, book.data)
     fill(small_disk)
     big = encode(CAT.in_doubt(reason="x" * 40_000), seq=3, ts=NOW, run="r1")[0]
-    assert file.has_reserve
+    assert not file.nearly_full
     append(file, big)  # one page is not enough: the reserve is given up, and it is written
-    assert not file.has_reserve
+    assert file.nearly_full
     assert (small_disk / NAME).read_bytes() == book.data + big
     fill(small_disk)
     with pytest.raises(StoreError, match="the disk is full"):

@@ -81,7 +81,7 @@ def test_a_line_fits_and_tells_the_most_important(busy: Snapshot, columns: int) 
         assert re.search(r"\|[#0-9 █▏▎▍▌▋▊▉]+\|", last)
     if columns >= 140:
         assert "8 in flight, 2 downloading, 17:03 left, $26.20+" in last
-    if columns >= 160:
+    if columns >= 200:
         assert "paused: 429 from the service" in last
         assert last.rstrip().endswith("12:34 elapsed")
 
