@@ -34,7 +34,7 @@ def find_key(api: Api, environ: Mapping[str, str], folder: Path) -> str:
         )
     if len(key) > _MOST or not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(f"{api.key_env} does not hold a key: it has characters that no key has")
-    if api.key_env != DEFAULT_KEY_ENV and not key.startswith(_PREFIX):
+    if api.key_env != DEFAULT_KEY_ENV and not key.startswith(_PREFIX) and not is_loopback(api.base_url):
         raise UsageError(
             f"{api.key_env} does not hold a key of the service (they begin with {_PREFIX}): the manifest names it "
             f"under api.key_env, and a manifest must not be able to send other secrets away"

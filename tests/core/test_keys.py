@@ -15,10 +15,10 @@ ENV = {"ROUTESCOPE_API_KEY": KEY}
 
 
 def test_the_environment_wins_over_dotenv(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("ROUTESCOPE_API_KEY=sk-file\nOTHER=x\nEMPTY\n")
+    (tmp_path / ".env").write_text("ROUTESCOPE_API_KEY=sk-file\nOTHER=sk-x\nEMPTY\n")
     assert find_key(Api(), ENV, tmp_path) == KEY
     assert find_key(Api(), {"ROUTESCOPE_API_KEY": ""}, tmp_path) == "sk-file"
-    assert find_key(Api(key_env="OTHER"), {}, tmp_path) == "x"
+    assert find_key(Api(key_env="OTHER"), {}, tmp_path) == "sk-x"
 
 
 def test_dotenv_is_not_interpolated_and_spaces_at_the_edge_go(tmp_path: Path) -> None:
@@ -96,3 +96,4 @@ def test_a_manifest_cannot_name_another_secret(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="other secrets"):
         find_key(api, {"AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI"}, tmp_path)
     assert find_key(Api(key_env="MY_KEY"), {"MY_KEY": "sk-mine"}, tmp_path) == "sk-mine"
+    assert find_key(Api("http://127.0.0.1:1", "MY_KEY"), {"MY_KEY": "mine"}, tmp_path) == "mine"
