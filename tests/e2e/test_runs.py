@@ -186,10 +186,14 @@ tasks:
 """
     )
     # Not ru_maxrss: Linux counts what the test's own process had before exec.
-    script = (
-        "import re, sys; from pathlib import Path; from rsbatch.cli import main; code = main(['plan', 'manifest.yaml']); "
-        "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1], file=sys.stderr); sys.exit(code)"
-    )
+    script = """
+import re, sys
+from pathlib import Path
+from rsbatch.cli import main
+code = main(["plan", "manifest.yaml"])
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1], file=sys.stderr)
+sys.exit(code)
+"""
     command = project.command()[0]
     done = subprocess.run([command, "-c", script], cwd=project.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
