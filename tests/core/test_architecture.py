@@ -75,7 +75,10 @@ SHELL = {
     "notices",
     "preview",
     "report.*",
+    "course",
+    "harvester",
     "runner",
+    "submitter",
     "saver",
     "session",
 }
@@ -194,7 +197,7 @@ def test_pure_modules_draw_no_chances_and_read_no_clock(module: str) -> None:
             assert node.func.id not in {"open", "print", "input", "exec", "eval"}, f"line {node.lineno}"
 
 
-@pytest.mark.parametrize("module", ["runner", "saver"])
+@pytest.mark.parametrize("module", ["course", "harvester", "runner", "saver", "submitter"])
 def test_the_runner_knows_no_yaml_no_tqdm_no_httpx(module: str) -> None:
     assert not imported(module, "theirs") & {"httpx", "tqdm", "yaml", "jinja2", "pydantic", "PIL"}
     assert not {name for name in imported(module, "ours") if name.startswith(("manifest", "commands", "simulator"))}

@@ -1,0 +1,243 @@
+"""The course of one run: what its parts share.
+
+Rule: the one place where a run's records are put and its tasks counted, so that the counts follow the ledger and
+nothing else. It starts nothing and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from random import Random
+
+import anyio
+
+from rsbatch import wire
+from rsbatch.clock import Clock
+from rsbatch.errors import Problem, StoreError
+from rsbatch.ledger import records
+from rsbatch.ledger.records import Record
+from rsbatch.ledger.state import History
+from rsbatch.ledger.writer import Ledger
+from rsbatch.lifecycle import State
+from rsbatch.model import Limits, Rules, Selection, Task
+from rsbatch.net.fetch import Fetcher
+from rsbatch.net.service import MAX_OPEN_QUERIES, MAX_OPEN_SUBMITS, Service
+from rsbatch.pacing import AdaptiveInFlight, FixedInterval, InFlightLimit, QuerySchedule
+from rsbatch.planning import Category, Matcher, category, selects
+from rsbatch.progress.interface import Observer
+from rsbatch.scheduler import Halt, Order, Policies, Scheduler
+from rsbatch.storage.interface import Storage
+from rsbatch.summary import Differing, ThisRun
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What a run touches the world with. `render` turns a task's body into the exact bytes to send."""
+
+    service: Service
+    fetcher: Fetcher
+    storage: Storage
+    ledger: Ledger
+    render: Callable[[Task], Awaitable[bytes]]
+    observer: Observer
+    clock: Clock
+    rng: Random
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run is to do. `tasks` yields the manifest's tasks, all of which `matcher` has seen and settled.
+
+    `started` is the `run_started` record, `grace` seconds of harvest after a signal, `manifest`, `ledger` and
+    `output` are texts for the summary. `selected` is how many tasks `--select` lets through. `restore` are saved
+    histories to fetch again; without `harvest` jobs that are out are left alone. `problems` fills as `tasks`
+    is read.
+    """
+
+    tasks: Iterator[Task]
+    matcher: Matcher
+    selected: int
+    limits: Limits
+    rules: Rules
+    selection: Selection
+    started: Record
+    manifest: str
+    ledger: str
+    output: str
+    service: str
+    name: str
+    sidecar: bool = True
+    grace: float = 30.0
+    restore: Sequence[History] = ()
+    harvest: bool = True
+    problems: Sequence[Problem] = ()
+    schedule: QuerySchedule = field(default_factory=FixedInterval)
+    in_flight: InFlightLimit | None = None
+
+
+class Course:
+    """Plan, edges, scheduler, records and counts of one run. Its parts read the attributes; only `put` counts."""
+
+    def __init__(self, plan: RunPlan, edges: Edges) -> None:
+        self.plan = plan
+        self.edges = edges
+        self.ledger = edges.ledger
+        self.state = edges.ledger.state
+        self.began = anyio.current_time()
+        policies = Policies(
+            plan.in_flight or AdaptiveInFlight(plan.limits.in_flight),
+            plan.schedule,
+            MAX_OPEN_SUBMITS,
+            MAX_OPEN_QUERIES,
+            edges.rng,
+        )
+        self.scheduler = Scheduler(plan.limits, policies, self.began)
+        self.this_run = ThisRun()
+        self.differing = Differing()
+        self.counts: Counter[Category] = Counter()
+        self.selected: Counter[Category] = Counter()
+        self.beyond_limit = 0
+        self.failures_in_a_row = 0
+        self.message = ""
+        self.news = anyio.Event()
+        self._offered = 0
+        self._reserved = Decimal(0)
+        self._harvests: set[anyio.CancelScope] = set()
+
+    # counts
+
+    def count_all(self) -> None:
+        """Count the manifest's tasks by category, as they are at rest."""
+        self.counts.clear()
+        self.selected.clear()
+        for history in self.state.histories():
+            if self.plan.matcher.owns(history):
+                self.counts[category(history.state)] += 1
+                if selects(self.plan.selection, history.task):
+                    self.selected[category(history.state)] += 1
+        self.counts[Category.PENDING] += self.plan.matcher.total - self.counts.total()
+        self.selected[Category.PENDING] += self.plan.selected - self.selected.total()
+
+    # orders
+
+    def order(self, order: Order) -> None:
+        """Offer an order to the scheduler, unless `--limit` keeps it back."""
+        limit = self.plan.selection.limit
+        if limit is not None and self._offered >= limit:
+            self.beyond_limit += 1
+            return
+        self._offered += 1
+        self.scheduler.offer(order)
+
+    def reserve(self, order: Order) -> bool:
+        """Set the price aside; the first order that does not fit stops the run."""
+        budget, usd = self.plan.rules.budget, order.task.usd
+        if budget is None:
+            return True
+        if usd is None:  # a table that grew meanwhile, or one of more unpriced tasks than are checked beforehand
+            self.halt(Halt.BUDGET, f"there is a budget, and {order.task.id} has no price")
+            self.scheduler.dropped(anyio.current_time())
+            return False
+        spent = self.state.spend.total + self._reserved
+        if spent + usd > budget:
+            self.halt(Halt.BUDGET, f"{order.task.id} costs ${usd}, and of the budget of ${budget} ${spent} is spent")
+            self.scheduler.dropped(anyio.current_time())
+            return False
+        self._reserved += usd
+        return True
+
+    def unreserve(self, order: Order) -> None:
+        """Give the price that was set aside free again."""
+        if self.plan.rules.budget is not None and order.task.usd is not None:
+            self._reserved -= order.task.usd
+
+    # records
+
+    async def write(self, *new: Record) -> None:
+        """Put records, keep the counts, and wait until they are durable."""
+        await self.commit(self.put(*new))
+
+    def put(self, *new: Record) -> int:
+        """Put records and keep the counts, without waiting; gives the last `seq` for `commit`."""
+        seq = self.state.seq
+        for record in new:
+            history = self.state.get(record.task, record.key)
+            before = _live(history.state if history else None)
+            seq = self.ledger.put(record)
+            if history is None:
+                history = self.state.get(record.task, record.key)
+                if history is not None:
+                    self.plan.matcher.adopt(history)
+            if history is not None and self.plan.matcher.owns(history):
+                self._recount(record.task, before, _live(history.state))
+        return seq
+
+    def _recount(self, task: str, before: Category, after: Category) -> None:
+        self.counts[before] -= 1
+        self.counts[after] += 1
+        if selects(self.plan.selection, task):
+            self.selected[before] -= 1
+            self.selected[after] += 1
+
+    async def commit(self, seq: int) -> None:
+        """Return when all up to `seq` is durable, cancelled or not; raises StoreError."""
+        with anyio.CancelScope(shield=True):  # bounded by one sync of the disk
+            await self.ledger.commit(seq)
+
+    # trouble
+
+    async def fail(self, task: str, key: str, stage: records.Stage, *, final: bool, code: str, message: str) -> None:
+        """Record that a task failed; too many in a row halt the run."""
+        seq = self.put(records.failed(task, key, stage=stage, final=final, code=code, message=message))
+        self.this_run.failed += 1
+        self.failures_in_a_row += 1
+        self.edges.observer.note(f"{task} failed ({stage}): {code}: {message}")
+        if self.failures_in_a_row >= self.plan.rules.max_failures:
+            self.halt(Halt.MAX_FAILURES, f"{self.failures_in_a_row} tasks failed in a row; the last: {message}")
+        await self.commit(seq)
+
+    def halt(self, reason: Halt, message: str, *, harvest: bool = True) -> None:
+        """Submit no more, for a reason that the summary names; without `harvest` start nothing else either."""
+        if not self.message or reason is Halt.STORE:
+            self.message = message
+            self.edges.observer.note(f"no more is submitted: {message}")
+        self.scheduler.halt(reason, harvest=harvest)
+        self.news.set()
+
+    def store_failed(self, exc: StoreError) -> None:
+        """End the run: the ledger or the output failed."""
+        self.halt(Halt.STORE, str(exc), harvest=False)
+        self.stop_harvest()
+
+    def stop_harvest(self) -> None:
+        """Break off all queries and downloads, and start no more."""
+        self.scheduler.halt(self.scheduler.halted or Halt.SIGNAL, harvest=False)
+        for scope in list(self._harvests):
+            scope.cancel()
+        self.news.set()
+
+    @contextmanager
+    def harvesting(self) -> Iterator[None]:
+        """A scope that the end of the grace time cancels: nothing in it costs money."""
+        with anyio.CancelScope() as scope:
+            self._harvests.add(scope)
+            try:
+                yield
+            except StoreError as exc:
+                self.store_failed(exc)
+            finally:
+                self._harvests.discard(scope)
+                self.news.set()
+
+
+def _live(state: State | None) -> Category:
+    """Count a state while the run goes on: a submission under way is not in doubt yet."""
+    return Category.PENDING if state is State.SUBMITTING else category(state)
+
+
+HALTS = {wire.Fatal.KEY: Halt.KEY, wire.Fatal.BALANCE: Halt.BALANCE, wire.Fatal.ADDRESS: Halt.ADDRESS}
+"""How the service's fatal answers halt a run."""
