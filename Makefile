@@ -2,13 +2,14 @@
 #
 #   make demo    a dozen images from the built-in simulator: no key, no cost
 #   make test    all that CI runs
+#   make torture the long tries to make it lose or pay twice (hours; as root for power cuts)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cksum pyproject.toml | cut -d' ' -f1)
 JOBS ?= 2
 
-.PHONY: demo test format lint types unit core wheel system clean
+.PHONY: demo test torture format lint types unit core wheel system clean
 
 demo: $(READY)
 	$(BIN)/rsbatch run manifests/quickstart.yaml --simulate
@@ -50,6 +51,9 @@ core: $(READY)
 
 unit: $(READY) system
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal tests --ignore tests/core
+
+torture: $(READY)
+	$(BIN)/python -m torture
 
 # The wheel as a user gets it: built, installed apart from this folder, and run.
 wheel: $(READY)

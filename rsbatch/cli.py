@@ -7,13 +7,16 @@ the only place that catches everything. No traceback reaches a user without `--d
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from typing import Any, TextIO, cast
 
 from rsbatch import __version__
-from rsbatch.errors import Exit, RsbatchError
+from rsbatch.errors import Exit, RsbatchError, StoreError
 
 COMMANDS = {
     "run": "do what is left: submit, poll, download, record; also resumes",
@@ -61,6 +64,11 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit code."""
+    with _safe_streams():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if word in COMMANDS), "")
     parser = build_parser(only=command)
@@ -68,17 +76,103 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(words)
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else Exit.USAGE
+    code: int = Exit.OK
     try:
         code = int(import_module(f"rsbatch.commands.{args.command}").run(args))
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
-        return Exit.OK
+        return code  # nobody reads on: not an error, and no success either where the command had another end
     except KeyboardInterrupt:
         return Exit.SIGINT
     except BaseException as exc:
         return _report(exc, debug=getattr(args, "debug", False))
     return code
+
+
+@contextmanager
+def _safe_streams() -> Iterator[None]:
+    """Make the standard streams fit to be written to, whatever they are: a run must not end by what it says.
+
+    A closed one leads nowhere, and its number is taken, so that it cannot become the ledger's. What cannot be said
+    on standard error (its reader or its terminal is gone, its disk full) is left unsaid. Results that cannot be
+    written are a StoreError. What an encoding lacks is escaped.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            _point_nowhere(number)
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        sys.stdout = cast(TextIO, _Results(before[0] or nowhere))
+        sys.stderr = cast(TextIO, _Remarks(before[1] or nowhere))
+        try:
+            yield
+        finally:
+            for stream, number in zip(before, (1, 2), strict=True):
+                try:
+                    if stream is not None:
+                        stream.flush()
+                except (OSError, ValueError):
+                    _point_nowhere(number)  # or the interpreter fails at it once more, and exits with 120
+            sys.stdout, sys.stderr = before
+
+
+def _point_nowhere(number: int) -> None:
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        if nowhere != number:
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+
+
+class _Stream:
+    """A text stream with everything that it has."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        with suppress(AttributeError, OSError, ValueError):
+            cast(Any, stream).reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Remarks(_Stream):
+    """Standard error: a write that fails is let go."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+class _Results(_Stream):
+    """Standard output: a write that fails is a StoreError, unless nobody reads on."""
+
+    def write(self, text: str) -> int:
+        with _told():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _told():
+            self._stream.flush()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        if exc.errno == errno.EIO:  # the terminal is gone
+            raise BrokenPipeError(exc.errno, exc.strerror) from exc
+        raise StoreError(f"cannot write to standard output: {exc.strerror}") from exc
 
 
 def _report(exc: BaseException, *, debug: bool) -> int:

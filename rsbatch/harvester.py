@@ -53,7 +53,7 @@ class Harvester:
             case wire.Failed(code, message) if not job.restore:
                 self._course.scheduler.ended(job, now)
                 await self._fail_job(job, "generate", code=code, message=message)
-            case wire.UnknownJob(message) if not job.restore:
+            case wire.UnknownJob(message) if not job.restore or job.rebuy is not None:
                 await self._unknown(job, message, now)
             case wire.Failed() | wire.UnknownJob():
                 self._course.scheduler.ended(job, now)
@@ -134,7 +134,10 @@ class Harvester:
             self._course.scheduler.asked(job, now, after=step.after)
             return
         self._course.scheduler.ended(job, now)
-        await self._fail_job(job, "generate", code=JOB_NOT_FOUND, message=message)
+        if job.restore:
+            self._gone(job)
+        else:
+            await self._fail_job(job, "generate", code=JOB_NOT_FOUND, message=message)
 
     def _gone(self, job: Job) -> None:
         """Report a saved file that is gone for good, or buy it again where that was asked for."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import anyio.to_thread
@@ -75,12 +76,20 @@ class Saver:
         """Finish the moves of a history's files that were recorded and then cut off by a crash."""
         for source, target in history.moves:
             file = next((f for f in history.files if f.path == target), None)
-            if file is None or await self._storage.exists(target):
+            if file is None:
                 continue
-            if await self._found(replace(file, path=source)) == file.sha256:
-                await self._storage.move(source, target)
-            if await self._storage.exists(sidecar_path(source)):
-                await self._storage.move(sidecar_path(source), sidecar_path(target))
+            # A crash in the midst of a move leaves one file under both names: then to move it again ends the move.
+            # Where two files stand, both are left alone.
+            there = await self._storage.exists(target)
+            free = self._ledger.state.owner_of(source) is None
+            if free and await self._found(replace(file, path=source)) == file.sha256:
+                with suppress(Occupied):
+                    await self._storage.move(source, target)
+            elif not there:
+                continue  # it was moved, and then deleted: what stands at the source now is another's
+            if await self._is_ours(sidecar_path(source), history):
+                with suppress(Occupied):
+                    await self._storage.move(sidecar_path(source), sidecar_path(target))
 
     async def _found(self, file: SavedFile) -> str | None:
         """Give the hash of what stands at a file's path, if it has the file's size."""

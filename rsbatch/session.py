@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -88,6 +89,8 @@ def open_project(path: Path, options: Options) -> Project:
     manifest = load_manifest(path, variables=options.variables, date=options.date, output=options.output)
     folder, service = manifest.output_dir, manifest.api.base_url.rstrip("/")
     if options.simulate:
+        if not folder.name:
+            raise UsageError(f"{folder} cannot be the output folder of a simulation: name a folder inside")
         folder, service = folder.with_name(folder.name + SIMULATED_SUFFIX), "simulator"
     limits = replace(manifest.limits, **options.limits)  # type: ignore[arg-type]
     rules = replace(manifest.rules, **options.rules)  # type: ignore[arg-type]
@@ -126,20 +129,24 @@ def find_sidecars(folder: Path) -> Iterator[Path]:
 
 def _sidecar_in(path: Path) -> sidecar.Sidecar | None:
     try:
-        if path.is_symlink() or path.stat().st_size > sidecar.MOST_BYTES:
-            return None
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > sidecar.MOST_BYTES:
+            return None  # a pipe in its place must not hang the run
         return sidecar.parse(path.read_bytes())
     except OSError:
         return None
 
 
-def match(project: Project, state: LedgerState) -> tuple[Matcher, int, list[str]]:
+def match(project: Project, state: LedgerState, *, buying: bool = True) -> tuple[Matcher, int, list[str]]:
     """Pass over the whole manifest once: check it, and give its tasks their histories.
+
+    Without `buying`, prices need not be there.
 
     Gives the matcher (not settled), how many tasks are selected, and warnings. Raises ManifestError with every
     problem, and UsageError where a budget is set and a task to be submitted has no price.
     """
     matcher, selected = Matcher(state), 0
+    names_fit = None if sys.getfilesystemencoding() == "utf-8" else _check_name
     unpriced: list[Task] = []
     selection = project.options.selection
 
@@ -147,8 +154,12 @@ def match(project: Project, state: LedgerState) -> tuple[Matcher, int, list[str]
         nonlocal selected
         matcher.visit(task)
         selected += selects(selection, task.id)
-        if project.rules.budget is not None and task.usd is None and len(unpriced) < _UNPRICED_KEPT:
-            unpriced.append(task)
+        if names_fit is not None:
+            names_fit(task)
+        if buying and project.rules.budget is not None and task.usd is None and len(unpriced) < _UNPRICED_KEPT:
+            history = state.get(task.id, task.key)
+            if history is None or _submits(project, state, history, task):
+                unpriced.append(task)
 
     checked = check(project.manifest, visit)
     matcher.settle()
@@ -166,15 +177,29 @@ _UNPRICED_KEPT = 1000
 
 
 def _check_prices(project: Project, matcher: Matcher, state: LedgerState, unpriced: Iterable[Task]) -> None:
-    terms = Terms(project.options.selection, project.rules.in_doubt)
     for task in unpriced:
-        history = matcher.of(task)
-        sizes = [f.bytes for f in history.files] if history is not None else []
-        if decide(task, history, state, terms, sizes).action is Action.SUBMIT:
+        if _submits(project, state, matcher.of(task), task):
             raise UsageError(
                 f"there is a budget, and {task.id} (line {task.origin.line} of {project.manifest.path.name}) has no "
                 f"price: add one that matches it under `prices`; nothing was submitted"
             )
+
+
+def _submits(project: Project, state: LedgerState, history: History | None, task: Task) -> bool:
+    terms = Terms(project.options.selection, project.rules.in_doubt)
+    sizes = [f.bytes for f in history.files] if history is not None else []
+    return decide(task, history, state, terms, sizes).action is Action.SUBMIT
+
+
+def _check_name(task: Task) -> None:
+    """Refuse, before anything is paid, a file name that this system's encoding cannot write."""
+    try:
+        os.fsencode(task.path)
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"the file of {task.id} cannot be named in this locale's encoding ({sys.getfilesystemencoding()}); "
+            f"set LANG=C.UTF-8 or PYTHONUTF8=1; nothing was submitted"
+        ) from None
 
 
 @asynccontextmanager
@@ -238,7 +263,7 @@ async def _execute(
     from rsbatch.runner import Edges, Runner
     from rsbatch.storage.local import LocalStorage
 
-    key = None if project.options.simulate else find_key(project.manifest.api, os.environ, Path.cwd())
+    key = None if project.options.simulate else find_key(project.manifest.api, os.environ, Path())
     file, state, matcher, selected = await anyio.to_thread.run_sync(_open_ledger, project, observer)
     ledger = Ledger(file, state, clock=clock, run=new_run_id(clock), say=observer.note)
     try:

@@ -179,7 +179,7 @@ def read_submit(answer: Answer, now: float) -> SubmitOutcome:
     error = error_object(value)
     if 200 <= status < 300:
         return _read_accepting(answer, value, error, now)
-    if status in {504, 408} or status < 200 or _names_job(value):
+    if status in {504, 408} or status < 200 or _names_job(answer.body, value):
         return Doubt(_doubtful(answer))
     if status >= 500:
         if error is None or not error.code or not error.coded or value.get("data"):
@@ -193,13 +193,29 @@ def _read_accepting(answer: Answer, value: Any, error: ErrorObject | None, now: 
     if job_id is not None:
         request_id = value.get("request_id")
         return Accepted(job_id, request_id if isinstance(request_id, str) else None)
-    if error is None or not error.code or _names_job(value) or value.get("data"):
+    if error is None or not error.code or _names_job(answer.body, value) or value.get("data"):
         return Doubt(_doubtful(answer))  # an error has no data; this may be a success of a shape we do not know
     return _by_code(error, answer, now) or Refused(error.code, _text(error), answer.status, final=True)
 
 
-def _names_job(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value.get("job_id"))
+# A job's name in text that may be cut, doubled or no JSON at all; an empty one is none.
+_NAMED = re.compile(rb'"job_?id"\s*:(?!\s*(?:""|null|false|0|\[\s*\]|\{\s*\})\s*(?:[,}\]]|$))', re.IGNORECASE)
+
+
+def _names_job(body: bytes, value: Any) -> bool:
+    """Tell if a job is named anywhere, at whatever depth: an answer that names one is no refusal."""
+    if _NAMED.search(body.replace(b"\0", b"")):  # without NUL, UTF-16 reads as ASCII
+        return True
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            if any(found and name.lower().replace("_", "") == "jobid" for name, found in item.items()):
+                return True
+            left += item.values()
+        elif isinstance(item, list):
+            left += item
+    return False
 
 
 def _read_refusal(answer: Answer, error: ErrorObject | None, now: float) -> SubmitOutcome:
@@ -376,7 +392,7 @@ def _job_id(value: Any) -> str | None:
     return None
 
 
-_NO_ERROR = {"", "0", "200", "ok", "success", "none", "null"}
+_NO_ERROR = {"0", "200", "ok", "success", "none", "null"}
 
 
 def _code(value: Any) -> str:

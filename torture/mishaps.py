@@ -141,7 +141,7 @@ class Sent:
     sent: bool = False
     reached: bool = False
     returned: bool = False
-    job_id: str | None = None
+    answer: bytes = b""
 
 
 @dataclass
@@ -156,6 +156,8 @@ class Weather:
     on_submit: Callable[[], None] = lambda: None
     sent: list[Sent] = field(default_factory=list)
     queries: list[float] = field(default_factory=list)
+    open: int = 0
+    """Submissions under way."""
 
 
 class Network(httpx.AsyncBaseTransport):
@@ -169,11 +171,21 @@ class Network(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         weather, now = self._weather, anyio.current_time()
         note = Sent(await request.aread(), now)
-        if request.url.path == wire.SUBMIT:
-            weather.on_submit()
-            weather.sent.append(note)
-        elif request.url.path == wire.QUERY:
+        if request.url.path == wire.QUERY:
             weather.queries.append(now)
+        if request.url.path != wire.SUBMIT:
+            return await self._carry(request, note)
+        weather.sent.append(note)
+        weather.open += 1
+        weather.on_submit()
+        try:
+            return await self._carry(request, note)
+        except BaseException:
+            weather.open -= 1
+            raise
+
+    async def _carry(self, request: httpx.Request, note: Sent) -> httpx.Response:
+        weather, now = self._weather, note.at
         self._fuse.touch("before a request")
         await _trace(request, "connection.connect_tcp.started")
         await self._pass_time()
@@ -184,14 +196,16 @@ class Network(httpx.AsyncBaseTransport):
         await _trace(request, "http11.send_request_headers.started")
         await self._pass_time()
         if any(begin <= now < end for begin, end in weather.storms):
-            return httpx.Response(429, json={"code": "rate_limit_exceeded", "message": "a storm"}, request=request)
+            body = b'{"code": "rate_limit_exceeded", "message": "a storm"}'
+            stream = _Watched(httpx.ByteStream(body), note, weather, submits=request.url.path == wire.SUBMIT)
+            return httpx.Response(429, stream=stream, request=request)
         note.reached = True
         response = await self._inner.handle_async_request(request)
         self._fuse.touch("after a request")
         await self._pass_time()
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
-        response.stream = _Watched(stream, note, weather)
+        response.stream = _Watched(stream, note, weather, submits=request.url.path == wire.SUBMIT)
         return response
 
     async def _pass_time(self) -> None:
@@ -203,18 +217,24 @@ class Network(httpx.AsyncBaseTransport):
 class _Watched(httpx.AsyncByteStream):
     """A body that notes when all of it has come; closing it may be cancelled, as closing a socket may."""
 
-    def __init__(self, inner: httpx.AsyncByteStream, note: Sent, weather: Weather) -> None:
+    def __init__(self, inner: httpx.AsyncByteStream, note: Sent, weather: Weather, *, submits: bool) -> None:
         self._inner = inner
         self._note = note
         self._weather = weather
+        self._submits = submits
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._inner:
             await self._weather.breaks()
+            if self._submits:
+                self._note.answer += chunk
             yield chunk
         self._note.returned = True
 
     async def aclose(self) -> None:
+        if self._submits:
+            self._submits = False
+            self._weather.open -= 1
         await self._weather.breaks()
         await self._inner.aclose()
 

@@ -22,6 +22,7 @@ import trio.testing
 from rsbatch.identity import task_key
 from rsbatch.ledger import records
 from rsbatch.ledger.memory import MemoryDisk
+from rsbatch.ledger.replay import records as replayed
 from rsbatch.ledger.replay import replay
 from rsbatch.ledger.state import LedgerState
 from rsbatch.ledger.writer import Ledger
@@ -33,6 +34,7 @@ from rsbatch.progress.interface import Snapshot
 from rsbatch.runner import Edges, Runner, RunPlan
 from rsbatch.session import render
 from rsbatch.simulator import Engine, Settings, SimulatorTransport
+from rsbatch.simulator.delivery import Draw
 from rsbatch.storage.memory import MemoryStorage
 from rsbatch.summary import Result
 from torture.mishaps import Fuse, FusedFile, FusedStorage
@@ -71,8 +73,13 @@ class Recorder:
     def close(self) -> None: ...
 
 
-def on_trio(main: Main, *instruments: trio.abc.Instrument) -> Result:
-    """Run on trio; time stands still while anything can be done, and jumps when nothing can."""
+def on_trio(main: Main, *instruments: trio.abc.Instrument, seed: int = 0) -> Result:
+    """Run on trio; time stands still while anything can be done, and jumps when nothing can.
+
+    The order in which trio takes what is ready comes from `seed` alone.
+    """
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]
+    trio._core._run._r.seed(seed)  # type: ignore[attr-defined]
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), instruments=instruments)
 
 
@@ -99,6 +106,8 @@ class World:
         self.runner: Runner | None = None
         self.live: LedgerState | None = None
         self.disk_latency: Callable[[], float] | None = None
+        self.draw: Draw | None = None
+        self.seed = 7
 
     def now(self) -> float:
         """The service's time of day, which is right."""
@@ -121,7 +130,7 @@ class World:
 
     def _renew(self, settings: Settings) -> None:
         old = self.engine
-        self.engine = Engine(settings)
+        self.engine = Engine(settings, keep=old._keep)
         for name in ("jobs", "restarts", "_charged", "_attempts", "_orders", "_slots", "_ends", "_max_in_flight"):
             setattr(self.engine, name, getattr(old, name))
 
@@ -149,13 +158,16 @@ class World:
             for one in work:
                 matcher.visit(one)
             matcher.settle()
-            transport = self.wrap(SimulatorTransport(self.engine, clock=self.now))
+            simulator = SimulatorTransport(self.engine, clock=self.now)
+            if self.draw is not None:
+                simulator._draw = self.draw
+            transport = self.wrap(simulator)
             try:
                 async with HttpService(
                     "http://127.0.0.1:8765", self.key, clock=self, max_answer=10**7, transport=transport
                 ) as service:
                     fetcher = HttpFetcher(transport)
-                    rng = Random(7)
+                    rng = Random(self.seed)
                     storage = FusedStorage(self.storage, self.fuse)
                     edges = Edges(service, fetcher, storage, ledger, render, self.observer, self, rng)
                     started = records.run_started(
@@ -195,7 +207,7 @@ class World:
         return replay(io.BytesIO(bytes(self.disk.data)), "memory").state
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
-        values = [records.decode(line) for line in bytes(self.disk.data).splitlines()]
+        values = list(replayed(io.BytesIO(bytes(self.disk.data)), "memory"))
         return [v for v in values if kind is None or v["type"] == kind]
 
     @property

@@ -135,7 +135,8 @@ def run_words(args: argparse.Namespace) -> str:
 
 def print_json(value: Any) -> None:
     """Print one object on a line of standard output; money comes as text already."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_json_default) + "\n")
+    ascii_only = "utf" not in (sys.stdout.encoding or "utf-8").lower()
+    sys.stdout.write(json.dumps(value, ensure_ascii=ascii_only, default=_json_default) + "\n")
 
 
 def say(text: str) -> None:

@@ -70,9 +70,16 @@ def _rebuild(project: Project, found: Salvage, sidecars: list[Path]) -> Rebuild:
     for value in found.values:
         rebuild.keep(value)
     _check_owner(project, rebuild.state)
+    if not found.values and not any(_is_ours(project, path) for path in sidecars):
+        raise StoreError(f"the images in {project.folder} are of another manifest; repair it with that one")
     _adopt(project, rebuild, sidecars)
     rebuild.doubt_the_rest(_unseen(project, rebuild.state))
     return rebuild
+
+
+def _is_ours(project: Project, path: Path) -> bool:
+    one = sidecar.parse(path.read_bytes())
+    return one is not None and one.service == project.service and one.manifest == project.manifest.name
 
 
 def _check_owner(project: Project, state: LedgerState) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 from rsbatch.commands import plan as plan_command
@@ -67,13 +68,14 @@ def run(args: argparse.Namespace) -> int:
         result = anyio.run(main, project)
     finally:
         observer.close()
-    if args.json:
-        print_json(result.as_json())
-    if not args.quiet or result.exit_code:
-        lines = [*in_words(result, words, run_words(args)), f"images: {project.folder}"]
-        if args.simulate:
-            lines.append("simulated: no key was used and nothing was charged")
-        _tell(lines, sys.stderr if args.json else sys.stdout)
+    with suppress(BrokenPipeError):  # nobody reads it: the exit code still says how the run ended
+        if args.json:
+            print_json(result.as_json())
+        if not args.quiet or result.exit_code:
+            lines = [*in_words(result, words, run_words(args)), f"images: {project.folder}"]
+            if args.simulate:
+                lines.append("simulated: no key was used and nothing was charged")
+            _tell(lines, sys.stderr if args.json else sys.stdout)
     return result.exit_code
 
 

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the status; gives the exit code."""
     project = project_of(args)
     state = project.read_state()
-    matcher, _, _ = match(project, state)
+    matcher, _, _ = match(project, state, buying=False)
     mine = [h for h in state.histories() if matcher.owns(h)]
     counts = Counter(category(h.state) for h in mine)
     counts[Category.PENDING] += matcher.total - len(mine)

@@ -18,6 +18,7 @@ from rsbatch.lifecycle import State
 from rsbatch.model import SavedFile
 from rsbatch.preview import file_sizes
 from rsbatch.session import Project
+from rsbatch.summary import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,19 +42,26 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         for history, file, how in found:
             say(f"{how:<8} {file.path}  ({history.task})")
+    stopped: Result | None = None
     if found and args.fix:
-        state = _fix(project)
+        result = _fix(project)
+        stopped = result if result.halted is not None else None
+        state = project.read_state()
         found = list(differing(project, state))
     files = sum(len(h.files) for h in state.histories() if h.state is State.SAVED)
     if args.json:
         rows = [{"task": h.task, "key": h.key, "path": f.path, "differs": how} for h, f, how in found]
         print_json({"files": files, "differ": rows, "output": str(project.folder)})
+    elif found and stopped is not None:
+        say(f"{files} files, {len(found)} still differ: stopped early: {stopped.message}")
     elif found and args.fix:
         say(f"{files} files, {len(found)} still differ: their jobs no longer answer")
     elif found:
         say(f"{files} files, {len(found)} differ; --fix fetches them again where the job still answers")
     else:
         say(f"{files} files, all as saved")
+    if found and stopped is not None:
+        return stopped.exit_code
     return Exit.SOME_FAILED if found else Exit.OK
 
 
@@ -77,7 +85,7 @@ def _sha256(path: Path) -> str | None:
         return None
 
 
-def _fix(project: Project) -> LedgerState:
+def _fix(project: Project) -> Result:
     import anyio
 
     from rsbatch.progress.choose import choose
@@ -88,7 +96,6 @@ def _fix(project: Project) -> LedgerState:
 
     observer = choose("auto", sys.stderr, False)
     try:
-        anyio.run(restore, project, wanted, observer)
+        return anyio.run(restore, project, wanted, observer)
     finally:
         observer.close()
-    return project.read_state()

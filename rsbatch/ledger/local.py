@@ -9,18 +9,15 @@ ledger's place holds its lock before it has the name.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import BinaryIO
 
-import anyio.to_thread
-
-from rsbatch.disk import sync_file, sync_folder
+from rsbatch.disk import REAL, FileSystem, exists, make_folders, release, remove, sync_folder, sync_names, write_all
 from rsbatch.errors import LedgerBusy, StoreError
 from rsbatch.ledger.replay import Replayed, replay
 from rsbatch.ledger.rescue import Merged, merge
@@ -41,9 +38,10 @@ _LOCK_TRIES = 10
 class LocalLedgerFile:
     """A ledger on disk, open for appending and locked. `open_ledger` makes one."""
 
-    def __init__(self, folder: Path, fd: int, size: int) -> None:
+    def __init__(self, folder: Path, fd: int, size: int, fs: FileSystem = REAL) -> None:
         self.folder = folder
         self.path = folder / NAME
+        self._fs = fs
         self._fd = fd
         self._size = size
         self._reserve_spent = False
@@ -55,32 +53,32 @@ class LocalLedgerFile:
 
     async def append(self, data: bytes) -> None:
         """Add whole lines and make them durable; raises StoreError."""
-        await anyio.to_thread.run_sync(self._append, data)
+        await self._fs.offload(lambda: self._append(data))
 
     def _append(self, data: bytes) -> None:
         try:
             self._write(data)
-            sync_file(self._fd)
+            self._fs.sync_file(self._fd)
         except OSError as exc:
             raise _store_error("write", self.path, exc) from exc
         self._size += len(data)
 
     def _write(self, data: bytes) -> None:
         try:
-            _write_all(self._fd, data)
+            write_all(self._fs, self._fd, data)
         except OSError as exc:
-            os.ftruncate(self._fd, self._size)
+            self._fs.ftruncate(self._fd, self._size)
             if exc.errno not in _FULL or not self._free_reserve():
                 raise
             try:
-                _write_all(self._fd, data)
+                write_all(self._fs, self._fd, data)
             except OSError:
-                os.ftruncate(self._fd, self._size)
+                self._fs.ftruncate(self._fd, self._size)
                 raise
 
     def _free_reserve(self) -> bool:
         try:
-            (self.folder / RESERVE).unlink()
+            self._fs.unlink(self.folder / RESERVE)
         except OSError:
             return False
         self._reserve_spent = True
@@ -92,17 +90,20 @@ class LocalLedgerFile:
         return self._reserve_spent
 
     def line_at(self, offset: int) -> bytes:
-        """Give the line that begins at `offset`, without its newline."""
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            return file.readline().rstrip(b"\n")
+        """Give the line that begins at `offset`, without its newline; raises StoreError."""
+        try:
+            with _reader(self._fs, self.path) as file:
+                file.seek(offset)
+                return file.readline().rstrip(b"\n")
+        except OSError as exc:
+            raise _store_error("read", self.path, exc) from exc
 
     def rescue(self, lines: Sequence[bytes]) -> str:
         """Keep lines that the ledger could not take, in the first place that can be written, and on stderr."""
         data = b"".join(lines)
         places = [self.path.with_name(RESCUE)]
-        places += [Path(p) / f"rsbatch-{self.folder.name}-{RESCUE}" for p in (Path.cwd(), tempfile.gettempdir())]
-        kept = next((place for place in places if _keep(place, data)), None)
+        places += [p / f"rsbatch-{self.folder.name}-{RESCUE}" for p in self._fs.refuges()]
+        kept = next((place for place in places if _keep(self._fs, place, data)), None)
         with suppress(OSError, ValueError, AttributeError):  # nobody may be reading it
             sys.stderr.write("rsbatch: could not be written to the ledger:\n" + data.decode() + "\n")
         if kept is None:
@@ -113,10 +114,10 @@ class LocalLedgerFile:
 
     def close(self) -> None:
         """Give up the lock."""
-        os.close(self._fd)
+        release(self._fs, self._fd)
 
 
-def open_ledger(folder: Path) -> tuple[LocalLedgerFile, LedgerState, str]:
+def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, LedgerState, str]:
     """Lock and read the ledger in `folder`, making both where they are missing, and take in what was rescued.
 
     The text says, in sentences, if a tail was torn or records were taken in. Raises LedgerBusy, LedgerDamaged or
@@ -124,45 +125,47 @@ def open_ledger(folder: Path) -> tuple[LocalLedgerFile, LedgerState, str]:
     """
     path = folder / NAME
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        fd = _lock(path)
+        make_folders(fs, folder)
+        fd = _lock(fs, path)
     except OSError as exc:
         raise _store_error("open", path, exc) from exc
     try:
-        with os.fdopen(os.dup(fd), "rb") as file:
-            file.seek(0)
+        # Pages that a failed sync of an earlier run left in the cache read well and are nowhere else.
+        fs.sync_file(fd)
+        fs.forget(fd)
+        with fs.reader(fs.dup(fd)) as file:
             replayed = replay(file, str(path))
-        said = [_cut_torn(fd, path, replayed)]
-        rescued, size = _read_rescue(folder), replayed.end
+        said = [_cut_torn(fs, fd, path, replayed)]
+        rescued, size = _read_rescue(fs, folder), replayed.end
         if rescued is not None:
             merged = merge(replayed.state, rescued, size)
-            fd, size = _rewrite(fd, path, size, b"".join(merged.lines))
-            _put_away_rescue(folder, rescued)
+            fd, size = _rewrite(fs, fd, path, size, b"".join(merged.lines))
+            _put_away_rescue(fs, folder, rescued)
             said.append(_told(merged))
         # At every open, not only when it was made: a kill between making and syncing would leave a ledger that
         # a power cut removes, name and all.
-        sync_file(fd)
-        sync_folder(folder)
-        sync_folder(folder.parent)
-        _make_reserve(folder)
+        fs.sync_file(fd)
+        sync_folder(fs, folder)
+        sync_names(fs, folder)
+        _make_reserve(fs, folder)
     except OSError as exc:
-        os.close(fd)
+        release(fs, fd)
         raise _store_error("open", path, exc) from exc
     except BaseException:
-        os.close(fd)
+        release(fs, fd)
         raise
-    return LocalLedgerFile(folder, fd, size), replayed.state, "; ".join(filter(None, said))
+    return LocalLedgerFile(folder, fd, size, fs), replayed.state, "; ".join(filter(None, said))
 
 
-def read_ledger(folder: Path) -> LedgerState:
+def read_ledger(folder: Path, fs: FileSystem = REAL) -> LedgerState:
     """Read the ledger in `folder` without a lock, while a run may be writing it; empty where there is none.
 
     Rescued records are counted as the next open will take them in. Raises LedgerDamaged or StoreError.
     """
     path = folder / NAME
     try:
-        rescued = _read_rescue(folder)
-        with path.open("rb") as file:
+        rescued = _read_rescue(fs, folder)
+        with _reader(fs, path) as file:
             replayed = replay(file, str(path))
     except FileNotFoundError:
         return LedgerState()
@@ -174,84 +177,87 @@ def read_ledger(folder: Path) -> LedgerState:
 
 
 @contextmanager
-def lock_ledger(path: Path) -> Iterator[int]:
+def lock_ledger(path: Path, fs: FileSystem = REAL) -> Iterator[int]:
     """Lock the ledger at `path` without judging it, making it where it is missing; gives its descriptor."""
     try:
-        fd = _lock(path)
+        fd = _lock(fs, path)
     except OSError as exc:
         raise _store_error("open", path, exc) from exc
     try:
         yield fd
     finally:
-        os.close(fd)
+        release(fs, fd)
 
 
-def replace_ledger(path: Path, data: bytes) -> Path | None:
+def replace_ledger(path: Path, data: bytes, fs: FileSystem = REAL) -> Path | None:
     """Put `data` in the place of the locked ledger at `path`, in one step; the old one is kept beside it.
 
     Gives where the old one is, None if it was empty. Raises StoreError.
     """
     try:
         kept = None
-        if path.stat().st_size:
-            kept = _free_name(path)
-            os.link(path, kept)  # first, so that there is no moment without a ledger
-        os.close(_put_in_place(path, data))
+        if fs.stat(path).st_size:
+            kept = _free_name(fs, path)
+            fs.link(path, kept)  # first, so that there is no moment without a ledger
+        release(fs, _put_in_place(fs, path, data))
     except OSError as exc:
         raise _store_error("replace", path, exc) from exc
     return kept
 
 
-def _put_in_place(path: Path, data: bytes) -> int:
+def _put_in_place(fs: FileSystem, path: Path, data: bytes) -> int:
     """Put a new file with `data` in the place of the locked one at `path`; gives its descriptor, locked.
 
     It is locked before it has the name: whoever opens the name finds it taken.
     """
     new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    remove(fs, new)
+    fd = fs.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _write_all(fd, data)
-        sync_file(fd)
-        os.replace(new, path)
-        sync_folder(path.parent)
+        fs.lock(fd)
+        write_all(fs, fd, data)
+        fs.sync_file(fd)
+        fs.rename(new, path)
+        sync_folder(fs, path.parent)
     except BaseException:
-        os.close(fd)
+        release(fs, fd)
         raise
     return fd
 
 
-def _rewrite(fd: int, path: Path, size: int, more: bytes) -> tuple[int, int]:
+def _rewrite(fs: FileSystem, fd: int, path: Path, size: int, more: bytes) -> tuple[int, int]:
     """Write the ledger's first `size` bytes and `more` to a new file; gives its descriptor and size, closes `fd`.
 
     A failed sync may have lost pages that still read well from memory, so the old file is not to be relied on.
     """
-    with os.fdopen(os.dup(fd), "rb") as file:
-        file.seek(0)
+    with fs.reader(fs.dup(fd)) as file:
         data = file.read(size) + more
-    new = _put_in_place(path, data)
-    os.close(fd)
+    new = _put_in_place(fs, path, data)
+    release(fs, fd)
     return new, len(data)
 
 
-def _read_rescue(folder: Path) -> bytes | None:
+def _reader(fs: FileSystem, path: Path) -> BinaryIO:
+    return fs.reader(fs.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _read_rescue(fs: FileSystem, folder: Path) -> bytes | None:
     try:
-        fd = os.open(folder / RESCUE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = fs.open(folder / RESCUE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    with os.fdopen(fd, "rb") as file:
+    with fs.reader(fd) as file:
         return file.read()
 
 
-def _put_away_rescue(folder: Path, rescued: bytes) -> None:
+def _put_away_rescue(fs: FileSystem, folder: Path, rescued: bytes) -> None:
     """Rename the rescue, or add it to what was renamed before."""
     rescue, merged = folder / RESCUE, folder / MERGED
-    if not merged.exists():
-        os.rename(rescue, merged)
+    if not exists(fs, merged):
+        fs.rename(rescue, merged)
         return
-    _append_to(merged, rescued)
-    rescue.unlink()
+    _append_to(fs, merged, rescued)
+    fs.unlink(rescue)
 
 
 def _told(merged: Merged) -> str:
@@ -262,98 +268,92 @@ def _told(merged: Merged) -> str:
     return "; ".join([text, *merged.troubles])
 
 
-def _keep(place: Path, data: bytes) -> bool:
+def _keep(fs: FileSystem, place: Path, data: bytes) -> bool:
     """Add rescued lines to the file at `place` and make them durable; False, leaving no half line, if that fails."""
     try:
-        _append_to(place, data)
-        sync_folder(place.parent)
+        _append_to(fs, place, data)
+        sync_folder(fs, place.parent)
     except OSError:
         with suppress(OSError):
-            if place.stat().st_size == 0:
-                place.unlink()
+            if fs.stat(place).st_size == 0:
+                fs.unlink(place)
         return False
     return True
 
 
-def _append_to(path: Path, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _append_to(fs: FileSystem, path: Path, data: bytes) -> None:
+    fd = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        before = os.fstat(fd).st_size
+        before = fs.fstat(fd).st_size
         try:
-            _write_all(fd, data)
-            sync_file(fd)
+            write_all(fs, fd, data)
+            fs.sync_file(fd)
         except OSError:
-            os.ftruncate(fd, before)
+            fs.ftruncate(fd, before)
             raise
     finally:
-        os.close(fd)
+        release(fs, fd)
 
 
-def _free_name(path: Path) -> Path:
+def _free_name(fs: FileSystem, path: Path) -> Path:
     for number in count(1):
         kept = path.with_name(f"{path.name}.damaged-{number}")
-        if not kept.exists():
+        if not exists(fs, kept):
             return kept
     raise AssertionError("unreachable")
 
 
-def _lock(path: Path) -> int:
+def _lock(fs: FileSystem, path: Path) -> int:
     for _ in range(_LOCK_TRIES):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = fs.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine, there = os.fstat(fd), os.stat(path)
+            fs.lock(fd)
+            mine, there = fs.fstat(fd), fs.stat(path)
             if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
                 return fd
         except BlockingIOError:
-            os.close(fd)
+            release(fs, fd)
             raise LedgerBusy(
                 f"another run holds {path}; wait for it to end, or stop it (nothing was submitted here)"
             ) from None
         except FileNotFoundError:
             pass  # replaced or removed between opening and locking: look again
         except BaseException:
-            os.close(fd)
+            release(fs, fd)
             raise
-        os.close(fd)
+        release(fs, fd)
     raise LedgerBusy(f"{path} is being replaced again and again by another program")
 
 
-def _cut_torn(fd: int, path: Path, replayed: Replayed) -> str:
+def _cut_torn(fs: FileSystem, fd: int, path: Path, replayed: Replayed) -> str:
     if not replayed.torn:
         return ""
-    _append_to(path.with_name(TORN), replayed.torn + b"\n")
-    os.ftruncate(fd, replayed.end)
+    _append_to(fs, path.with_name(TORN), replayed.torn + b"\n")
+    fs.ftruncate(fd, replayed.end)
     return (
         f"the last line of {path} was torn off by a crash; its {len(replayed.torn)} bytes were cut off "
         f"and are kept in {TORN}"
     )
 
 
-def _make_reserve(folder: Path) -> None:
+def _make_reserve(fs: FileSystem, folder: Path) -> None:
     path = folder / RESERVE
     try:
-        if path.stat().st_size == RESERVE_BYTES:
+        if fs.stat(path).st_size == RESERVE_BYTES:
             return
     except FileNotFoundError:
         pass
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        fd = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
-            _write_all(fd, os.urandom(RESERVE_BYTES))  # random: a file system that compresses must not shrink it
-            sync_file(fd)
+            write_all(fs, fd, os.urandom(RESERVE_BYTES))  # random: a file system that compresses must not shrink it
+            fs.sync_file(fd)
         finally:
-            os.close(fd)
+            fs.close(fd)
     except OSError as exc:
         if exc.errno in _FULL:
-            path.unlink(missing_ok=True)
+            remove(fs, path)
         raise
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _store_error(verb: str, path: Path, exc: OSError) -> StoreError:

@@ -21,7 +21,7 @@ LOST = "records of the ledger are lost: it may have been submitted"
 
 _COMMON = {"v", "seq", "ts", "run", "type", "task", "key", "crc"}
 _HARMLESS = {State.SAVED, State.FAILED_FINAL, State.HELD}
-_WITH_JOB = {Event.SUBMITTED, Event.GENERATED, Event.DOWNLOADED, Event.SAVED, Event.PARKED}
+_WITH_JOB = {Event.SUBMITTED, Event.ATTACHED, Event.GENERATED, Event.DOWNLOADED, Event.SAVED, Event.PARKED}
 
 
 @dataclass(slots=True)
@@ -41,18 +41,30 @@ def salvage(lines: Iterable[bytes]) -> Salvage:
             found.torn = line
             break
         try:
-            value = decode(line[:-1])
-            if value["seq"] != expected:
-                found.problems.append(f"line {number}: record {value['seq']} stands where record {expected} belongs")
-            elif not found.problems:
-                state.apply(value)
+            value = _read(line[:-1], number, found)
         except BadLine as exc:
             found.problems.append(f"line {number}: {exc}")
             expected += 1
             continue
+        try:
+            if value["seq"] != expected:
+                found.problems.append(f"line {number}: record {value['seq']} stands where record {expected} belongs")
+            elif not found.problems:
+                state.apply(value)
+        except BadLine as exc:  # sound, and nothing that it could follow: it is kept, as it may name a job
+            found.problems.append(f"line {number}: {exc}")
         expected = value["seq"] + 1
         found.values.append(value)
     return found
+
+
+def _read(line: bytes, number: int, found: Salvage) -> dict[str, Any]:
+    """Decode a line; one to which an editor gave a carriage return still has its record, though it is damage."""
+    if not line.endswith(b"\r"):
+        return decode(line)
+    value = decode(line[:-1])
+    found.problems.append(f"line {number}: ends in a carriage return")
+    return value
 
 
 class Rebuild:
@@ -106,16 +118,16 @@ class Rebuild:
             return True
         if event not in _WITH_JOB or not isinstance(job_id, str):
             raise BadLine("it says nothing that is worth bridging to")
+        if history is None or history.job_id != job_id:
+            self._job(history, task, key, job_id)
         files = value.get("files")
         if event in {Event.DOWNLOADED, Event.SAVED} and not isinstance(files, list):
             raise BadLine("it names no files")
-        if history is None or history.job_id != job_id:
-            self._job(history, task, key, job_id)
         if files is not None:
             self.put(records.generated(task, key, job_id=job_id, images=len(files), waited_s=0, queries=0))
         if event is Event.SAVED:
             self.put(Record("downloaded", task, key, {"job_id": job_id, "files": files}))
-        return event is not Event.SUBMITTED
+        return event not in {Event.SUBMITTED, Event.ATTACHED}
 
     def _job(self, history: History | None, task: str, key: str, job_id: str) -> None:
         """Give a job whose records are lost to its task, by whatever way is open to it."""
@@ -138,7 +150,7 @@ class Rebuild:
 
     def doubt_the_rest(self, tasks: Iterable[tuple[str, str]]) -> int:
         """Put in doubt all that may have been submitted by a lost record, `tasks` (id, key) never seen included."""
-        suspects = [(h.task, h.key) for h in self.state.histories() if h.state not in _HARMLESS and h.job_id is None]
+        suspects = [(h.task, h.key) for h in self.state.histories() if h.state not in _HARMLESS and not h.out]
         suspects += [(task, key) for task, key in tasks if self.state.get(task, key) is None]
         for task, key in suspects:
             self._doubt(task, key)

@@ -197,8 +197,6 @@ class LedgerState:
         del self._histories[old, key]
         self._by_key[key].remove(history)
         self._by_id[old].remove(history)
-        if not self._by_id[old]:
-            del self._by_id[old]
         history.task = new
         self._add(history)
 
@@ -237,12 +235,19 @@ class LedgerState:
         self._charge(history, Bucket.UNKNOWN)
 
     def _submitted(self, history: History, value: Mapping[str, Any], at: int) -> None:
-        job_id, history.submitted_at = str(value["job_id"]), seconds_of(value["ts"])
-        history.job_id, history.request_id = job_id, value.get("request_id")
+        _check_attempt(history, value)
+        self._attached(history, value, at)
+
+    def _attached(self, history: History, value: Mapping[str, Any], at: int) -> None:
+        job_id, submitted_at = value["job_id"], seconds_of(value["ts"])
+        if not isinstance(job_id, str) or not job_id:
+            raise TypeError("job_id")
+        history.job_id, history.request_id, history.submitted_at = job_id, value.get("request_id"), submitted_at
         self._jobs[job_id] = history
         self._charge(history, Bucket.OUT)
 
     def _freed(self, history: History, value: Mapping[str, Any], at: int) -> None:
+        _check_attempt(history, value)
         history.message = str(value.get("reason", ""))
         self._charge(history, None)
 
@@ -251,13 +256,16 @@ class LedgerState:
         self._charge(history, Bucket.UNKNOWN)
 
     def _generated(self, history: History, value: Mapping[str, Any], at: int) -> None:
+        _check_job(history, value)
         history.code, history.message = "", ""
         self._charge(history, Bucket.DELIVERED)
 
     def _downloaded(self, history: History, value: Mapping[str, Any], at: int) -> None:
-        history.files = tuple(
-            SavedFile(f["path"], f["bytes"], f["sha256"], f["format"], f["width"], f["height"]) for f in value["files"]
-        )
+        _check_job(history, value)
+        files = tuple(_file(f) for f in value["files"])
+        if not files:
+            raise ValueError("files")
+        history.files = files
 
     def _saved(self, history: History, value: Mapping[str, Any], at: int) -> None:
         self._downloaded(history, value, at)
@@ -272,6 +280,7 @@ class LedgerState:
             self._charge(history, Bucket.UNKNOWN if history.code == JOB_NOT_FOUND else Bucket.FAILED)
 
     def _parked(self, history: History, value: Mapping[str, Any], at: int) -> None:
+        _check_job(history, value)
         history.message = "its time was over before its job ended"
 
     def _released(self, history: History, value: Mapping[str, Any], at: int) -> None:
@@ -284,10 +293,29 @@ class LedgerState:
         self._charge(history, None)
 
 
+def _check_attempt(history: History, value: Mapping[str, Any]) -> None:
+    """An answer settles its own attempt: another's price is not freed by it."""
+    if value["attempt"] != history.attempt:
+        raise BadLine(f"{history.task}: attempt {value['attempt']} is not the one that is open, {history.attempt}")
+
+
+def _check_job(history: History, value: Mapping[str, Any]) -> None:
+    """What became of a job says nothing of another, and must not make one forgotten."""
+    if value["job_id"] != history.job_id:
+        raise BadLine(f"{history.task}: job {value['job_id']} is not its job, {history.job_id}")
+
+
+def _file(value: Mapping[str, Any]) -> SavedFile:
+    file = SavedFile(*(value[name] for name in ("path", "bytes", "sha256", "format", "width", "height")))
+    if not isinstance(file.path, str) or not isinstance(file.sha256, str) or type(file.bytes) is not int:
+        raise TypeError("files")
+    return file
+
+
 _TAKE_IN = {
     Event.SUBMITTING: LedgerState._submitting,
     Event.SUBMITTED: LedgerState._submitted,
-    Event.ATTACHED: LedgerState._submitted,
+    Event.ATTACHED: LedgerState._attached,
     Event.NOT_SUBMITTED: LedgerState._freed,
     Event.NOT_SENT: LedgerState._settled_not_sent,
     Event.IN_DOUBT: LedgerState._doubted,

@@ -117,6 +117,11 @@ class Ledger:
                 self.failure = exc
                 self._rescue(lines)
             raise self.failure from None
+        except BaseException:  # asyncio's own Task.cancel goes through shields: what the file has now nobody knows
+            if self.failure is None:
+                self.failure = StoreError("a write of the ledger was interrupted")
+                self._rescue(lines)
+            raise
         finally:
             self._flushed = None
             done.set()

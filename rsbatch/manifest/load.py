@@ -251,12 +251,17 @@ class _Loader:
             folder = made.render(names)
             if not folder.strip() or not folder.isprintable():
                 raise Fault("is empty, or has characters in it that a folder's name cannot have")
+            home = Path(folder.strip()).expanduser()
+        except RuntimeError:  # of `expanduser`
+            user = folder.strip().partition("/")[0]
+            self.found.add(place, f"{user} is nobody's home folder; if it is a name, write ./{user}")
+            home = Path("outputs")
         except Fault as fault:
             self.found.add(place, fault.message)
-            folder = "outputs"
+            home = Path("outputs")
         if output is not None:
             return Path(os.path.abspath(output)), False
-        return Path(os.path.abspath(self.folder / Path(folder.strip()).expanduser())), dated
+        return Path(os.path.abspath(self.folder / home)), dated
 
     def _output_path(self, text: str) -> Text:
         node = (self.items["output"].items or {}).get("path") if "output" in self.items else None

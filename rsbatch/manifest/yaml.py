@@ -292,5 +292,8 @@ class _Composer:
         steps: list[Any] = []
         for frame in self.stack[:-1]:
             children = frame.children
-            steps.append(len(children) if isinstance(frame.node.value, list) else str(children[-1].raw))
+            if isinstance(frame.node.value, list):
+                steps.append(len(children))
+            elif len(children) % 2:  # else it stands where a key belongs
+                steps.append(str(children[-1].raw))
         return steps

@@ -7,13 +7,21 @@ limiter of ours stands before each (cancelled requests that queue leak pool slot
 
 from __future__ import annotations
 
-from typing import Protocol
+import base64
+import json
+from collections.abc import AsyncIterator
+from dataclasses import fields, replace
+from typing import Protocol, TypeVar
+from urllib.parse import quote
 
 import anyio
 import httpx
 
 from rsbatch import __version__, wire
 from rsbatch.clock import Clock
+from rsbatch.text import redact
+
+Outcome = TypeVar("Outcome", wire.SubmitOutcome, wire.QueryOutcome)
 
 SUBMIT_SECONDS = 120.0
 QUERY_SECONDS = 30.0
@@ -69,6 +77,7 @@ class HttpService:
         }
         self._clock = clock
         self._max_answer = max_answer
+        self._secrets = _forms(key)
         # Submissions go on fresh connections: on a reused one that the server just dropped, nobody can tell
         # whether the request arrived. With fresh ones that doubt does not arise.
         self._submits = _client(base_url, headers | {"Connection": "close"}, MAX_OPEN_SUBMITS, 0, transport)
@@ -85,39 +94,113 @@ class HttpService:
             await self._queries.aclose()
 
     async def submit(self, body: bytes) -> wire.SubmitOutcome:
-        """Order one image; takes at most SUBMIT_SECONDS."""
-        async with self._submit_slots:
-            try:
+        """Order one image; takes at most SUBMIT_SECONDS. A cancellation becomes the outcome that can be proved."""
+        return self._redacted(await self._submit(body))
+
+    async def _submit(self, body: bytes) -> wire.SubmitOutcome:
+        exchange = _Exchange()
+        try:
+            async with self._submit_slots:
                 with anyio.fail_after(SUBMIT_SECONDS):
-                    answer = await self._post(self._submits, wire.SUBMIT_PATH, body, _SUBMIT_ANSWER_MOST)
-            except _NOT_SENT as exc:
-                return wire.NotSent(_reason(exc))
-            except (httpx.HTTPError, OSError) as exc:  # TimeoutError is an OSError
-                return wire.Doubt(_reason(exc))
-        return wire.read_submit(answer, self._clock.wall())
+                    await self._post(self._submits, wire.SUBMIT_PATH, body, _SUBMIT_ANSWER_MOST, exchange)
+        except (anyio.get_cancelled_exc_class(), httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
+            if not exchange.complete:  # else only the closing of the connection was disturbed
+                unsent = isinstance(exc, _NOT_SENT) or not exchange.begun
+                return wire.NotSent(_reason(exc)) if unsent else wire.Doubt(_reason(exc))
+        return wire.read_submit(self._without_key(exchange.answer), self._clock.wall())
 
     async def query(self, job_id: str) -> wire.QueryOutcome:
         """Ask how a job is doing; takes at most QUERY_SECONDS."""
+        return self._redacted(await self._query(job_id))
+
+    async def _query(self, job_id: str) -> wire.QueryOutcome:
+        exchange = _Exchange()
         async with self._query_slots:
             try:
                 with anyio.fail_after(QUERY_SECONDS):
                     body = wire.query_body(job_id)
-                    answer = await self._post(self._queries, wire.QUERY_PATH, body, self._max_answer)
+                    await self._post(self._queries, wire.QUERY_PATH, body, self._max_answer, exchange)
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
                 return wire.Trouble(_reason(exc))
-        return wire.read_query(answer, self._clock.wall())
+        return wire.read_query(self._without_key(exchange.answer), self._clock.wall())
 
-    async def _post(self, client: httpx.AsyncClient, path: str, body: bytes, most: int) -> wire.Answer:
-        async with client.stream("POST", path, content=body) as response:
-            chunks: list[bytes] = []
+    def _without_key(self, answer: wire.Answer) -> wire.Answer:
+        """Take the key out of what came back, before anything cuts it into pieces that nobody would know again."""
+        body = answer.body
+        for form in self._secrets:
+            body = body.replace(form.encode(), b"(key)")
+        return replace(answer, body=body)
+
+    def _redacted(self, outcome: Outcome) -> Outcome:
+        """Take secrets out of all texts for people: they go to the ledger and to the terminal."""
+        texts = {
+            field.name: redact(value, self._secrets)
+            for field in fields(outcome)
+            if isinstance(value := getattr(outcome, field.name), str) and field.name != "job_id"
+        }
+        return replace(outcome, **texts)  # type: ignore[arg-type]  # only texts are replaced, by texts
+
+    async def _post(self, client: httpx.AsyncClient, path: str, body: bytes, most: int, exchange: _Exchange) -> None:
+        exchange.begun = True  # until the transport tells that it is still connecting; not every one does
+        async with client.stream("POST", path, content=body, extensions={"trace": exchange.trace}) as response:
+            exchange.status = response.status_code
+            exchange.headers = {name.lower(): value for name, value in response.headers.items()}
+            response.stream = _ToItsEnd(response.stream, exchange)
             size = 0
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_bytes():  # closes the connection, too, before it ends
                 size += len(chunk)
                 if size > most:
                     raise httpx.ReadError(f"an answer of more than {most} bytes")
-                chunks.append(chunk)
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            return wire.Answer(response.status_code, headers, b"".join(chunks))
+                exchange.chunks.append(chunk)
+
+
+class _Exchange:
+    """One request on its way, and as much of the answer as is here.
+
+    `begun` is false while no byte of the request can have left; `complete` is true once all of the answer has
+    come: before the connection is closed, which may be interrupted, too.
+    """
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.complete = False
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.chunks: list[bytes] = []
+
+    async def trace(self, event: str, info: object) -> None:
+        """Take in a step of httpcore's: `connection.…` while it connects, `http11.…` from the request's first byte."""
+        self.begun = not event.startswith("connection.")
+
+    @property
+    def answer(self) -> wire.Answer:
+        """The answer that has come."""
+        return wire.Answer(self.status, self.headers, b"".join(self.chunks))
+
+
+class _ToItsEnd(httpx.AsyncByteStream):
+    """The body of an answer, which tells its exchange when it has come to its end."""
+
+    def __init__(self, inner: httpx.SyncByteStream | httpx.AsyncByteStream, exchange: _Exchange) -> None:
+        if not isinstance(inner, httpx.AsyncByteStream):  # httpx's own type says less than it does
+            raise TypeError("a body that cannot be awaited")
+        self._inner = inner
+        self._exchange = exchange
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._inner:
+            yield chunk
+        self._exchange.complete = True
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _forms(key: str) -> list[str]:
+    """Give the key in the forms in which a server may repeat it: as it is, escaped in JSON or a URL, in base64."""
+    encoded = {base64.b64encode(text.encode()).decode().rstrip("=") for text in (key, f"Bearer {key}")}
+    escaped = {json.dumps(key)[1:-1], key.replace("/", "\\/"), quote(key, safe=""), quote(key)}
+    return sorted({key, *encoded, *escaped}, key=len, reverse=True)
 
 
 def _client(
@@ -138,7 +221,9 @@ def _client(
     )
 
 
-def _reason(exc: Exception) -> str:
+def _reason(exc: BaseException) -> str:
+    if not isinstance(exc, Exception):
+        return "interrupted before the answer came"
     name = type(exc).__name__
     text = str(exc)
     return f"{name}: {text}" if text else name

@@ -16,18 +16,14 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TypeVar
 
-import aiofiles
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 
-from rsbatch.disk import sync_file, sync_folder_fd
+from rsbatch.disk import REAL, AsyncFile, FileSystem, make_folders, release, write_all
 from rsbatch.errors import StoreError
 from rsbatch.storage.interface import NOT_A_FILE, PARTS, Occupied, components, part_name
 from rsbatch.text import printable
-
-if TYPE_CHECKING:
-    from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
 T = TypeVar("T")
 
@@ -35,10 +31,10 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Never waits: a FIFO that was put in the place of an image must not hang the run.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# link() must not follow a symbolic link that is moved aside.
-_AS_IT_IS = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 # How file systems say that they have no hard links (FAT, exFAT, SMB, some FUSE), or not for this (folders).
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+# What is there cannot be looked at; anything else (EIO, EMFILE) says nothing about what is there.
+_UNREACHABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
 _BUFFER = 256 * 1024
 """Bytes gathered before they are handed to a thread: one hop for sixteen of the network's pieces."""
 
@@ -46,8 +42,9 @@ _BUFFER = 256 * 1024
 class LocalPart:
     """A part file on disk, open for writing."""
 
-    def __init__(self, shown: str, file: AsyncBufferedIOBase) -> None:
+    def __init__(self, shown: str, file: AsyncFile, fs: FileSystem) -> None:
         self._shown = shown
+        self._fs = fs
         self._file = file
         self._waiting = bytearray()
 
@@ -70,7 +67,7 @@ class LocalPart:
         await self.flush()
         with _translated(self._shown), CancelScope(shield=True):
             await self._file.flush()
-            await to_thread.run_sync(sync_file, self._file.fileno())
+            await self._fs.offload(lambda: self._fs.sync_file(self._file.fileno()))
 
     async def close(self) -> None:
         """Close the file. Raises `StoreError`."""
@@ -79,10 +76,11 @@ class LocalPart:
 
 
 class LocalStorage:
-    """One output folder on disk, made when first needed; see `Storage`. aiofiles needs asyncio."""
+    """One output folder on disk, made when first needed; see `Storage`. The real disk needs asyncio (aiofiles)."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, fs: FileSystem = REAL) -> None:
         self._root = root
+        self._fs = fs
         # Folders whose own names were made durable by this process: a folder found may be one that a killed
         # run made and never synced.
         self._durable: set[tuple[str, ...]] = set()
@@ -95,9 +93,8 @@ class LocalStorage:
     async def _open_part(self, name: str) -> AsyncIterator[LocalPart]:
         shown = self._shown(f"{PARTS}/{name}")
         with _translated(shown), CancelScope(shield=True):
-            # The opener does all of the work, in aiofiles' thread.
-            file = await aiofiles.open(name, "wb", opener=lambda _name, _flags: self._create_part(name))
-        part = LocalPart(shown, file)
+            file = await self._fs.open_async(lambda: self._create_part(name))
+        part = LocalPart(shown, file, self._fs)
         try:
             yield part
             await part.flush()
@@ -111,7 +108,8 @@ class LocalStorage:
 
     def part_path(self, name: str) -> Path | None:
         """See `Storage`."""
-        return self._root / PARTS / part_name(name)
+        part_name(name)
+        return self._root / PARTS / name if self._fs.on_disk else None
 
     async def read_part(self, name: str) -> bytes:
         """See `Storage`."""
@@ -142,10 +140,10 @@ class LocalStorage:
 
         def work() -> None:
             with self._folder((PARTS,), make=True) as parts:
-                if _lstat(parts, name) is None:
+                if self._lstat(parts, name) is None:
                     raise StoreError(f"{self._shown(PARTS)}: no part {printable(name)}")
                 with self._folder(place[:-1], make=True) as folder:
-                    _rename_new(parts, name, folder, place[-1], self._shown(path))
+                    self._rename_new(parts, name, folder, place[-1], self._shown(path))
 
         await self._run(path, work)
 
@@ -154,10 +152,15 @@ class LocalStorage:
         place = components(path)
 
         def work() -> None:
-            if self._using(place, _fsync_file) is None:
+            descriptor = self._open_file(place)
+            if descriptor is None:
                 raise StoreError(f"{self._shown(path)}: No such file")
+            try:
+                self._fs.sync_file(descriptor)
+            finally:
+                release(self._fs, descriptor)
             with self._folder(place[:-1], make=True) as folder:
-                sync_folder_fd(folder)
+                self._fs.sync_folder(folder)
 
         await self._run(path, work)
 
@@ -167,11 +170,11 @@ class LocalStorage:
 
         def work() -> None:
             with self._folder(old[:-1], make=False) as here:
-                if _lstat(here, old[-1]) is None:
+                if self._lstat(here, old[-1]) is None:
                     raise StoreError(f"{self._shown(source)}: No such file")
                 with self._folder(new[:-1], make=True) as there:
-                    _rename_new(here, old[-1], there, new[-1], self._shown(target))
-                sync_folder_fd(here)
+                    self._rename_new(here, old[-1], there, new[-1], self._shown(target))
+                self._fs.sync_folder(here)
 
         await self._run(target, work)
 
@@ -183,12 +186,14 @@ class LocalStorage:
 
         def work() -> None:
             with self._folder((PARTS,), make=True) as parts, self._folder(place[:-1], make=True) as folder:
-                with open(self._create_part(temporary), "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    sync_file(file.fileno())
-                os.replace(temporary, place[-1], src_dir_fd=parts, dst_dir_fd=folder)
-                sync_folder_fd(folder)
+                file = self._create_part(temporary)
+                try:
+                    write_all(self._fs, file, data)
+                    self._fs.sync_file(file)
+                finally:
+                    self._fs.close(file)
+                self._fs.rename(temporary, place[-1], src_dir_fd=parts, dst_dir_fd=folder)
+                self._fs.sync_folder(folder)
 
         await self._run(path, work)
 
@@ -216,7 +221,11 @@ class LocalStorage:
         def one(path: str) -> int | None:
             try:
                 return self._size(components(path))
-            except (StoreError, OSError):
+            except StoreError:
+                return NOT_A_FILE
+            except OSError as exc:
+                if exc.errno not in _UNREACHABLE:
+                    raise
                 return NOT_A_FILE
 
         return await self._run("", lambda: [one(path) for path in paths])
@@ -234,7 +243,7 @@ class LocalStorage:
 
     async def _run(self, path: str, work: Callable[[], T]) -> T:
         with _translated(self._shown(path)):
-            return await to_thread.run_sync(work)
+            return await self._fs.offload(work)
 
     def _shown(self, path: str) -> str:
         return printable(str(self._root / path))
@@ -246,42 +255,42 @@ class LocalStorage:
         Raises `FileNotFoundError` if it is not there and `make` is false.
         """
         if make:
-            self._root.mkdir(parents=True, exist_ok=True)
-        here = os.open(self._root, _FOLDER)
+            make_folders(self._fs, self._root)
+        here = self._fs.open(self._root, _FOLDER)
         try:
             for depth, name in enumerate(place, start=1):
-                new = make and _make_folder(here, name)
+                new = make and self._make_folder(here, name)
                 if make and (new or tuple(place[:depth]) not in self._durable):
-                    sync_folder_fd(here)
+                    self._fs.sync_folder(here)
                     self._durable.add(tuple(place[:depth]))
-                below = _open_folder(here, name)
-                os.close(here)
+                below = self._open_folder(here, name)
+                release(self._fs, here)
                 here = below
             yield here
         finally:
-            os.close(here)
+            release(self._fs, here)
 
     def _create_part(self, name: str) -> int:
         with self._folder((PARTS,), make=True) as parts:
             with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=parts)
-            return os.open(name, _CREATE, 0o666, dir_fd=parts)
+                self._fs.unlink(name, dir_fd=parts)
+            return self._fs.open(name, _CREATE, 0o666, dir_fd=parts)
 
     def _list_parts(self) -> list[str]:
         try:
             with self._folder((PARTS,), make=False) as parts:
-                return sorted(name for name in os.listdir(parts) if not name.startswith("~"))
+                return sorted(name for name in self._fs.listdir(parts) if not name.startswith("~"))
         except FileNotFoundError:
             return []
 
     def _discard(self, name: str) -> None:
         with suppress(FileNotFoundError), self._folder((PARTS,), make=False) as parts:
-            os.unlink(name, dir_fd=parts)
+            self._fs.unlink(name, dir_fd=parts)
 
     def _stat(self, place: tuple[str, ...]) -> os.stat_result | None:
         try:
             with self._folder(place[:-1], make=False) as folder:
-                return _lstat(folder, place[-1])
+                return self._lstat(folder, place[-1])
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -293,90 +302,92 @@ class LocalStorage:
             raise StoreError(f"{self._shown('/'.join(place))}: {_kind(status)}, not a regular file")
         return status.st_size
 
-    def _using(self, place: tuple[str, ...], use: Callable[[IO[bytes]], T]) -> T | None:
-        """Open a regular file and use it; None if there is nothing."""
+    def _open_file(self, place: tuple[str, ...]) -> int | None:
+        """Open a regular file for reading; None if there is nothing."""
         if self._size(place) is None:
             return None
         try:
             with self._folder(place[:-1], make=False) as folder:
-                descriptor = os.open(place[-1], _READ, dir_fd=folder)
+                return self._fs.open(place[-1], _READ, dir_fd=folder)
         except FileNotFoundError:
             return None
-        with open(descriptor, "rb") as file:
+
+    def _using(self, place: tuple[str, ...], use: Callable[[IO[bytes]], T]) -> T | None:
+        """Open a regular file and use it; None if there is nothing."""
+        descriptor = self._open_file(place)
+        if descriptor is None:
+            return None
+        with self._fs.reader(descriptor) as file:
             return use(file)
 
     def _walk(self, pattern: str) -> Iterator[str]:
         try:
-            root = os.open(self._root, _FOLDER)
+            root = self._fs.open(self._root, _FOLDER)
         except FileNotFoundError:
             return
         try:
-            for at, folders, names, descriptor in os.fwalk(".", dir_fd=root, onerror=_raise):
+            for at, folders, names, descriptor in self._fs.walk(root):
                 inside = "" if at == "." else at[2:] + "/"
                 folders[:] = [name for name in folders if inside or name.casefold() != PARTS]
                 for name in names:
-                    status = _lstat(descriptor, name) if fnmatchcase(name, pattern) else None
+                    status = self._lstat(descriptor, name) if fnmatchcase(name, pattern) else None
                     if status is not None and stat.S_ISREG(status.st_mode):
                         yield inside + name
         finally:
-            os.close(root)
+            release(self._fs, root)
 
+    def _rename_new(self, source_folder: int, source: str, folder: int, name: str, shown: str) -> None:
+        """Rename without overwriting, and make the new name durable before the old one goes.
 
-def _rename_new(source_folder: int, source: str, folder: int, name: str, shown: str) -> None:
-    """Rename without overwriting, and make the new name durable before the old one goes.
+        A link fails where something stands, atomically. Without links there is a moment between look and rename;
+        the ledger's lock keeps other runs out of it.
+        """
+        try:
+            self._fs.link(source, name, src_dir_fd=source_folder, dst_dir_fd=folder)
+        except FileExistsError as exc:
+            # A crash between link and unlink leaves one file under both names: go on from there.
+            if not _same_file(self._lstat(source_folder, source), self._lstat(folder, name)):
+                raise Occupied(f"{shown}: something stands there already") from exc
+        except OSError as exc:
+            if exc.errno not in _NO_LINKS:
+                raise
+            if self._lstat(folder, name) is not None:
+                raise Occupied(f"{shown}: something stands there already") from exc
+            self._fs.rename(source, name, src_dir_fd=source_folder, dst_dir_fd=folder)
+            self._fs.sync_folder(folder)
+            return
+        self._fs.sync_folder(folder)
+        self._fs.unlink(source, dir_fd=source_folder)
 
-    A link fails where something stands, atomically. Without links there is a moment between look and rename;
-    the ledger's lock keeps other runs out of it.
-    """
-    try:
-        os.link(source, name, src_dir_fd=source_folder, dst_dir_fd=folder, **_AS_IT_IS)
-    except FileExistsError as exc:
-        # A crash between link and unlink leaves one file under both names: go on from there.
-        if not _same_file(_lstat(source_folder, source), _lstat(folder, name)):
-            raise Occupied(f"{shown}: something stands there already") from exc
-    except OSError as exc:
-        if exc.errno not in _NO_LINKS:
+    def _make_folder(self, parent: int, name: str) -> bool:
+        try:
+            # Parts are nobody else's business; what is published has the mode that the umask gives.
+            self._fs.mkdir(name, 0o700 if name == PARTS else 0o777, dir_fd=parent)
+        except FileExistsError:
+            return False
+        return True
+
+    def _open_folder(self, parent: int, name: str) -> int:
+        try:
+            return self._fs.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+        except OSError as exc:
+            # Systems disagree on the error for a link (ELOOP, ENOTDIR), and it has to be told from a file.
+            status = self._lstat(parent, name) if exc.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) else None
+            if status is not None and stat.S_ISLNK(status.st_mode):
+                raise StoreError(
+                    f"{printable(name)}: a symbolic link inside the output folder; rsbatch does not follow it"
+                ) from exc
             raise
-        if _lstat(folder, name) is not None:
-            raise Occupied(f"{shown}: something stands there already") from exc
-        os.rename(source, name, src_dir_fd=source_folder, dst_dir_fd=folder)
-        sync_folder_fd(folder)
-        return
-    sync_folder_fd(folder)
-    os.unlink(source, dir_fd=source_folder)
+
+    def _lstat(self, folder: int, name: str) -> os.stat_result | None:
+        try:
+            return self._fs.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
 
 
 def _same_file(one: os.stat_result | None, other: os.stat_result | None) -> bool:
     return one is not None and other is not None and os.path.samestat(one, other)
-
-
-def _make_folder(parent: int, name: str) -> bool:
-    try:
-        # Parts are nobody else's business; what is published has the mode that the umask gives.
-        os.mkdir(name, 0o700 if name == PARTS else 0o777, dir_fd=parent)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _open_folder(parent: int, name: str) -> int:
-    try:
-        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
-    except OSError as exc:
-        # Systems disagree on the error for a link (ELOOP, ENOTDIR), and it has to be told from a file.
-        status = _lstat(parent, name) if exc.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) else None
-        if status is not None and stat.S_ISLNK(status.st_mode):
-            raise StoreError(
-                f"{printable(name)}: a symbolic link inside the output folder; rsbatch does not follow it"
-            ) from exc
-        raise
-
-
-def _lstat(folder: int, name: str) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
 
 
 def _kind(status: os.stat_result) -> str:
@@ -385,17 +396,8 @@ def _kind(status: os.stat_result) -> str:
     return "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
 
 
-def _fsync_file(file: IO[bytes]) -> bool:
-    sync_file(file.fileno())
-    return True
-
-
 def _sha256(file: IO[bytes]) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
 from core_help import NOW, Book, Steps, at, started
 
 from rsbatch import disk
@@ -36,6 +37,7 @@ from rsbatch.ledger.local import (
 )
 from rsbatch.ledger.records import encode
 from rsbatch.lifecycle import State
+from torture.disk import Disk, FakeFileSystem, Fault
 
 CAT = Steps()
 HERE = Path(__file__).parent
@@ -150,6 +152,36 @@ def test_the_folder_is_synced_at_every_open(folder: Path, monkeypatch: pytest.Mo
             assert path.stat().st_ino in synced, path
 
 
+def test_every_folder_that_was_made_above_is_synced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every open: a first run in a new `outputs/name` lost its ledger, name and all, to a power cut."""
+    syncs = Syncs(monkeypatch)
+    for _ in range(2):
+        open_ledger(folder / "a" / "b")[0].close()
+        synced = syncs.take()
+        for path in (folder / "a", folder, folder.parent, folder.parent.parent):
+            assert path.stat().st_ino in synced, path
+
+
+def test_folders_above_that_may_not_be_read_or_are_on_another_disk(folder: Path) -> None:
+    class Guarded(disk.RealFileSystem):
+        def open(self, path: disk.StrPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if path == folder.parent:
+                raise PermissionError(errno.EACCES, "no")
+            asked.append(path)
+            return super().open(path, flags, mode, dir_fd=dir_fd)
+
+        def fstat(self, fd: int) -> os.stat_result:
+            there = super().fstat(fd)
+            if there.st_ino != folder.parent.parent.stat().st_ino:
+                return there
+            return os.stat_result((there.st_mode, there.st_ino, there.st_dev + 1, *there[3:]))
+
+    asked: list[disk.StrPath] = []
+    open_ledger(folder, Guarded())[0].close()
+    assert folder.parent.parent in asked
+    assert folder.parent.parent.parent not in asked
+
+
 def test_each_append_is_synced_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, _, _ = open_ledger(folder)
     syncs = Syncs(monkeypatch)
@@ -209,7 +241,7 @@ def test_a_ledger_that_is_replaced_between_opening_and_locking_is_noticed(
             (folder / "new" / NAME).replace(path)
         real(fd, how)
 
-    monkeypatch.setattr(local.fcntl, "flock", flock)
+    monkeypatch.setattr(disk.fcntl, "flock", flock)
     file, state, _ = open_ledger(folder)
     assert len(times) == 4
     assert state.of_job("job-cat") is not None, "it reads and holds the file that has the name"
@@ -218,7 +250,7 @@ def test_a_ledger_that_is_replaced_between_opening_and_locking_is_noticed(
 
 def test_a_ledger_that_is_replaced_again_and_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(folder, at(None))
-    monkeypatch.setattr(local.fcntl, "flock", lambda fd, how: write(folder / "new", Book()).replace(path))
+    monkeypatch.setattr(disk.fcntl, "flock", lambda fd, how: write(folder / "new", Book()).replace(path))
     before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
     with pytest.raises(LedgerBusy, match="again and again"):
         open_ledger(folder)
@@ -230,7 +262,7 @@ def test_a_lock_that_cannot_be_had_for_another_reason(folder: Path, monkeypatch:
     def flock(fd: int, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(local.fcntl, "flock", flock)
+    monkeypatch.setattr(disk.fcntl, "flock", flock)
     with pytest.raises(StoreError, match="No locks available"):
         open_ledger(folder)
 
@@ -395,6 +427,43 @@ def test_a_failed_sync_is_not_tried_again(folder: Path, monkeypatch: pytest.Monk
     file.close()
 
 
+def test_what_a_failed_sync_left_in_the_cache_is_not_believed() -> None:
+    """It reads well and is nowhere else: a job was asked for whose id a power cut would have lost."""
+    fs = FakeFileSystem(Disk())
+    out = Path("/out")
+    file, _, _ = open_ledger(out, fs)
+    fs.fault = Fault(1, errno.EIO, only="sync")
+    with pytest.raises(StoreError, match="Input/output error"):
+        trio.run(file.append, at(State.SUBMITTED).data)
+    again = FakeFileSystem(fs.disk)  # killed before it could put its lines into the rescue
+    assert at(State.SUBMITTED).data in again.disk.files()["/out/ledger.jsonl"].data
+    file, state, said = open_ledger(out, again)
+    assert state.seq == 0
+    assert "torn off by a crash" in said
+    trio.run(file.append, at(None).data)
+    assert fs.disk.durable_bytes("/out/ledger.jsonl") == at(None).data
+
+
+def test_a_line_that_cannot_be_read_is_the_stores_failure(folder: Path) -> None:
+    file, _, _ = open_ledger(folder)
+    (folder / NAME).unlink()
+    with pytest.raises(StoreError, match="cannot read"):
+        file.line_at(0)
+    file.close()
+
+
+def test_a_close_that_fails_is_no_failure_of_the_run() -> None:
+    """All that matters is synced by then; and a lock that cannot be had closes what it opened."""
+    fs = FakeFileSystem(Disk())
+    file, _, _ = open_ledger(Path("/out"), fs)
+    fs.fault = Fault(1, errno.EIO, only="close")
+    file.close()
+    fs.fault = Fault(fs.count + 1, errno.EIO, lasting=True, kinds=frozenset({"close", "sync", "lock"}))
+    with pytest.raises(StoreError, match="Input/output error"):
+        open_ledger(Path("/out"), fs)
+    assert fs.open_files == 0
+
+
 @pytest.mark.parametrize(("code", "raised"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
 def test_file_systems_that_cannot_sync_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, raised: bool
@@ -404,7 +473,7 @@ def test_file_systems_that_cannot_sync_folders(
 
     monkeypatch.setattr(disk.os, "fsync", fsync)
     with pytest.raises(OSError, match="no") if raised else contextlib.nullcontext():
-        disk.sync_folder(tmp_path)
+        disk.sync_folder(disk.REAL, tmp_path)
 
 
 @pytest.mark.parametrize(("code", "synced", "raised"), [(0, 0, False), (errno.ENOTTY, 1, False), (errno.EIO, 0, True)])
@@ -419,11 +488,11 @@ def test_macos_brings_the_bytes_to_the_platters(
             raise OSError(code, "no")
 
     syncs = Syncs(monkeypatch)
-    monkeypatch.setattr(disk, "F_FULLFSYNC", 51)
-    monkeypatch.setattr(disk, "fcntl", full, raising=False)
+    monkeypatch.setattr(disk, "_FULL_SYNC", 51)
+    monkeypatch.setattr(disk.fcntl, "fcntl", full)
     expected = pytest.raises(OSError, match="no") if raised else contextlib.nullcontext()
     with (tmp_path / "file").open("wb") as file, expected:
-        disk.sync_file(file.fileno())
+        disk.REAL.sync_file(file.fileno())
     assert len(syncs.take()) == synced
 
 
@@ -475,13 +544,16 @@ def test_the_new_ledger_is_locked_before_it_has_the_name(folder: Path, monkeypat
     (folder / RESCUE).write_bytes(line(CAT.submitted()))
     real, seen = os.replace, []
 
-    def replace(old: Path, new: Path) -> None:
+    def replace(old: Path, new: Path, **folders: Any) -> None:
+        if new.name != NAME:
+            return real(old, new, **folders)
         with old.open("rb") as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         seen.append(new)
-        real(old, new)
+        real(old, new, **folders)
         with pytest.raises(LedgerBusy):
             open_ledger(folder)
+        return None
 
     monkeypatch.setattr(local.os, "replace", replace)
     file, _, _ = open_ledger(folder)
@@ -492,25 +564,34 @@ def test_the_new_ledger_is_locked_before_it_has_the_name(folder: Path, monkeypat
     open_ledger(folder)[0].close()
 
 
-@pytest.mark.parametrize("failing", ["replace", "rename", "unlink", "ftruncate"])
-def test_a_merge_that_is_broken_off_is_done_again(folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+class Breaking(disk.RealFileSystem):
+    """Breaks off at one call of a kind (1-based), and at every later one."""
+
+    def __init__(self, call: str, number: int) -> None:
+        self._left = number
+        real = getattr(self, call)
+
+        def counted(*args: Any, **options: Any) -> Any:
+            self._left -= 1
+            if self._left <= 0:
+                raise OSError(errno.EIO, "broken off")
+            return real(*args, **options)
+
+        setattr(self, call, counted)
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [("rename", 1), ("rename", 2), ("unlink", 2), ("ftruncate", 1), ("sync_file", 1), ("sync_file", 2)],
+)
+def test_a_merge_that_is_broken_off_is_done_again(folder: Path, call: str, number: int) -> None:
     """At whichever step: the job is known once, and nothing is lost."""
     write(folder, at(State.SUBMITTING), b"torn")
     (folder / RESCUE).write_bytes(line(CAT.submitted()))
-    if failing == "unlink":
+    if call == "unlink":
         (folder / MERGED).write_bytes(b"older\n")
-
-    def fail(*args: Any) -> None:
-        raise OSError(errno.EIO, "broken off")
-
-    with monkeypatch.context() as patch:
-        if failing == "unlink":
-            patch.setattr(Path, "unlink", lambda self, missing_ok=False: None if missing_ok else fail())
-        else:
-            patch.setattr(local.os, failing, fail)
-        with pytest.raises(StoreError, match="broken off"):
-            open_ledger(folder)
-    (folder / "ledger.jsonl.new").unlink(missing_ok=True)
+    with pytest.raises(StoreError, match="broken off"):
+        open_ledger(folder, Breaking(call, number))
     file, state, _ = open_ledger(folder)
     assert state.of_job("job-cat") is not None
     assert not (folder / RESCUE).exists()

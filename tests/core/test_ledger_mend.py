@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsbatch.ledger.mend import LOST, Rebuild, salvage
-from rsbatch.ledger.records import BadLine, Record, encode
+from rsbatch.ledger.records import BadLine, Record, decode, encode
 from rsbatch.ledger.replay import lines, replay
 from rsbatch.ledger.state import Bucket
 from rsbatch.lifecycle import OUT, State
@@ -138,6 +138,117 @@ def test_what_may_have_been_submitted_by_a_lost_record_is_doubted(state: State) 
     assert history.state is (state if harmless else State.HELD)
     assert (new.state, new.message) == (State.HELD, LOST)
     assert rebuild.doubt_the_rest([("new", "k")]) == 0
+
+
+def told(rebuild: Rebuild, start: int = 0) -> list[tuple[Any, ...]]:
+    """What the lines from `start` on say: type, and all fields but the common ones."""
+    values = [decode(line[:-1]) for line in rebuild.lines[start:]]
+    common = {"v", "seq", "ts", "run", "task", "key", "type", "files"}
+    return [(v["type"], {name: field for name, field in v.items() if name not in common}) for v in values]
+
+
+def test_what_is_put_before_the_end_of_a_job_that_nothing_else_is_known_of() -> None:
+    rebuild = mended(encode(CAT.saved(), seq=7, ts=NOW, run="r")[0])
+    assert told(rebuild) == [
+        ("in_doubt", {"attempt": 1, "reason": "records of the ledger are lost: it may have been submitted"}),
+        ("resolved", {"how": "attached", "job_id": "job-cat"}),
+        ("generated", {"job_id": "job-cat", "images": 1, "waited_s": 0, "queries": 0}),
+        ("downloaded", {"job_id": "job-cat"}),
+        ("saved", {"job_id": "job-cat"}),
+    ]
+    assert snapshot(replay(io.BytesIO(b"".join(rebuild.lines)), "L").state) == snapshot(rebuild.state)
+
+
+def test_what_is_put_between_two_jobs_of_a_task() -> None:
+    book = at(State.DOWNLOADED, job="job-old")
+    rebuild = mended(book.data + encode(Steps(job="job-new").generated(), seq=12, ts=NOW, run="r")[0])
+    assert told(rebuild, len(book.lines)) == [
+        ("failed", {"stage": "generate", "final": True, "code": "lost", "message": LOST}),
+        ("submitting", {"attempt": 2, "usd": "0.05", "path": "cat.{ext}"}),
+        ("submitted", {"attempt": 2, "job_id": "job-new", "request_id": None}),
+        ("generated", {"job_id": "job-new", "images": 1, "waited_s": 1, "queries": 1}),
+    ]
+
+
+def test_a_held_task_is_not_doubted_again() -> None:
+    book = at(State.HELD)
+    rebuild = mended(book.data + encode(CAT.generated(), seq=12, ts=NOW, run="r")[0])
+    assert [kind for kind, _ in told(rebuild, len(book.lines))] == ["resolved", "generated"]
+
+
+def test_the_places_of_requests_are_those_in_the_new_ledger() -> None:
+    book = Book().put(started(), Steps("dog").submitting(request={"p": 1}), CAT.submitting(request={"p": 2}))
+    rebuild = mended(book.data)
+    assert snapshot(rebuild.state) == snapshot(book.state)
+
+
+@pytest.mark.parametrize("job_id", [5, None])
+def test_a_job_without_a_name_brings_nothing(job_id: Any) -> None:
+    record = Record("submitted", "cat", key_of("cat"), {"attempt": 1, "job_id": job_id})
+    assert mended(encode(record, seq=5, ts=NOW, run="r")[0]).lines == []
+    assert mended(encode(CAT.not_submitted(), seq=5, ts=NOW, run="r")[0]).lines == []
+
+
+@pytest.mark.parametrize("kind", ["downloaded", "saved"])
+def test_files_that_cannot_be_read_do_not_hide_the_job(kind: str) -> None:
+    record = Record(kind, "cat", key_of("cat"), {"job_id": "job-cat"})
+    rebuild = mended(encode(record, seq=5, ts=NOW, run="r")[0])
+    history = rebuild.state.of_job("job-cat")
+    assert history is not None
+    assert history.state is State.SUBMITTED
+
+
+def test_nothing_is_torn_unless_it_is() -> None:
+    assert salvage([]).torn == b""
+
+
+def test_an_editor_that_writes_carriage_returns_loses_no_record() -> None:
+    book = at(State.SUBMITTED)
+    data = book.data.replace(b"\n", b"\r\n")
+    assert salvage(lines(io.BytesIO(data))).problems[1] == "line 2: ends in a carriage return"
+    assert b"".join(mended(data).lines) == book.data
+    assert salvage([b"rot\r\n"]).problems == ["line 1: not a whole record"]
+
+
+def test_a_sound_record_that_can_follow_nothing_is_kept() -> None:
+    """A line may be lost together with its number: the job that comes after it is known all the same."""
+    line, _ = encode(CAT.submitted(), seq=2, ts=NOW, run="r")
+    rebuild = mended(Book().put(started()).data + line)
+    assert rebuild.state.of_job("job-cat") is not None
+
+
+@pytest.mark.parametrize(
+    "state", [None, State.SUBMITTING, State.HELD, State.SUBMITTED, State.SAVED, State.FAILED_FINAL]
+)
+def test_a_job_that_a_person_attached_is_kept_wherever_it_stands(state: State | None) -> None:
+    line, _ = encode(CAT.resolved("attached", "job-found"), seq=99, ts=NOW, run="r")
+    rebuild = mended(at(state).data + line)
+    history = rebuild.state.of_job("job-found")
+    assert history is not None
+    assert history.state is State.SUBMITTED
+    assert rebuild.left_out == 0
+
+
+def test_released_tasks_are_doubted_though_they_once_had_a_job() -> None:
+    """What is lost may be the submission that they were released for."""
+    book = at(State.FAILED_FINAL).put(CAT.resolved("resubmit"))
+    rebuild = mended(book.data)
+    assert rebuild.doubt_the_rest([]) == 1
+    assert rebuild.state.of_job("job-cat") is not None
+    history = rebuild.state.get("cat", key_of("cat"))
+    assert history is not None
+    assert history.state is State.HELD
+
+
+def test_a_second_job_is_known_though_only_its_end_is_left() -> None:
+    book = at(State.DOWNLOADED, job="job-old")
+    second = Steps(job="job-new")
+    rebuild = mended(book.data + encode(second.saved(), seq=12, ts=NOW, run="r")[0])
+    assert rebuild.state.of_job("job-old") is rebuild.state.of_job("job-new") is not None
+    assert rebuild.state.spend.usd[Bucket.DELIVERED] == Decimal("0.10")
+    history = rebuild.state.get("cat", key_of("cat"))
+    assert history is not None
+    assert (history.state, history.job_id) == (State.SAVED, "job-new")
 
 
 def sidecar(image: int = 1, images: int = 1, **more: Any) -> Sidecar:

@@ -177,3 +177,16 @@ def test_money_is_written_exactly() -> None:
 def test_every_state_has_a_way() -> None:
     for state in State:
         assert STEPS.to(state)
+
+
+def test_a_record_of_the_run_has_no_task() -> None:
+    bare = Record("x")
+    assert (bare.task, bare.key, dict(bare.fields)) == ("", "", {})
+    fields = {"service": "s", "name": "n", "manifest": "m", "manifest_sha256": "h", "version": "1", "tasks": 3}
+    assert dict(records.run_started(**fields).fields) == fields  # type: ignore[arg-type]
+
+
+def test_waits_are_written_to_the_millisecond() -> None:
+    assert records.parked("t", "k", job_id="j", waited_s=1.23456).fields["waited_s"] == 1.235
+    made = records.generated("t", "k", job_id="j", images=1, waited_s=1.23456, queries=1)
+    assert made.fields["waited_s"] == 1.235

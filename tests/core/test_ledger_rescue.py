@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from io import BytesIO
 
 import pytest
@@ -225,3 +226,24 @@ async def test_memory_takes_in_its_rescue_too() -> None:
     assert history is not None
     assert disk.rescued == b""
     assert file.size == len(disk.data)
+
+
+def test_the_words_of_a_rescue() -> None:
+    """They stand in ledgers and in the output of `plan`."""
+    assert NEVER_SENT == "its intent could not be recorded, so it was not sent"
+    assert ANSWERED == "its answer could not be recorded in the ledger and was rescued"
+
+
+@pytest.mark.parametrize("job_id", ["", 7, None])
+@pytest.mark.parametrize("state", [None, State.NOT_SUBMITTED, State.HELD])
+def test_a_job_without_a_name_changes_nothing(job_id: object, state: State | None) -> None:
+    record = Record("submitted", "cat", key_of("cat"), {"attempt": 1, "job_id": job_id})
+    merged = take(at(state), rescued(record))
+    assert (merged.lines, merged.jobs, len(merged.troubles)) == ([], 0, 1)
+    assert merged.troubles[0].endswith("a job without an id")
+
+
+def test_a_line_without_a_usable_time_is_told_even_where_it_changes_nothing() -> None:
+    body = b'{"v":1,"seq":3,"ts":"soon","run":"r1","type":"not_submitted","task":"cat"'
+    merged = take(at(State.SAVED), b'%s,"crc":"%08x"}\n' % (body, zlib.crc32(body)))
+    assert "soon" in merged.troubles[0]

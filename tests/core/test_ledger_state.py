@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from rsbatch.ledger.records import BadLine, Record, encode, run_ended
 from rsbatch.ledger.replay import replay
-from rsbatch.ledger.state import JOB_NOT_FOUND, Bucket, LedgerState
+from rsbatch.ledger.state import JOB_NOT_FOUND, Bucket, History, LedgerState
 from rsbatch.lifecycle import OUT, TRANSITIONS, Event, State
 
 CAT = Steps()
@@ -253,6 +253,99 @@ def test_an_event_of_each_kind_is_taken_in() -> None:
             assert book.the().state is row[event]
 
 
+def test_what_a_history_begins_with() -> None:
+    new = History("t", "k", 1)
+    assert (new.state, new.attempt, new.run, new.path, new.code, new.message) == (None, 0, "", "", "", "")
+    assert (new.submitted_at, new.was_saved, new.moves, new.files) == (0.0, False, (), ())
+
+
+def test_words_that_stand_in_ledgers_and_summaries() -> None:
+    assert [bucket.value for bucket in Bucket] == ["delivered", "failed", "unknown", "out"]
+    assert JOB_NOT_FOUND == "job_not_found"
+
+
+@pytest.mark.parametrize(
+    ("state", "record", "message"),
+    [
+        (State.SUBMITTED, CAT.parked(), "its time was over before its job ended"),
+        (State.HELD, CAT.resolved("resubmit"), "to be submitted again, as settled by hand"),
+        (State.HELD, CAT.resolved("not_sent"), "not sent, as settled by hand"),
+        (State.SUBMITTING, Record("not_submitted", "cat", CAT.key, {"attempt": 1}), ""),
+        (State.FAILED_DOWNLOAD, CAT.generated(), ""),
+        (State.FAILED_FINAL, CAT.submitting(2), ""),
+    ],
+)
+def test_what_each_record_says_of_its_task(state: State, record: Record, message: str) -> None:
+    history = at(state).put(record).the()
+    assert history.message == message
+    if record.type in {"generated", "submitting"}:
+        assert history.code == ""
+
+
+def test_a_saved_record_clears_what_went_wrong_before_and_says_where_the_files_are() -> None:
+    book = at(State.FAILED_DOWNLOAD).put(CAT.downloaded(), CAT.saved(saved_file("b.png")))
+    assert (book.the().code, book.the().message) == ("", "")
+    assert [f.path for f in book.the().files] == ["b.png"]
+
+
+@pytest.mark.parametrize("state", [State.NOT_SUBMITTED, State.FAILED_SUBMIT])
+def test_a_doubt_takes_freed_money_back(state: State) -> None:
+    """Only `repair` puts one there: a lost record may have been another submission."""
+    book = at(state).put(CAT.in_doubt())
+    assert book.state.spend.usd[Bucket.UNKNOWN] == Decimal("0.05")
+
+
+def test_a_doubt_about_a_task_that_was_never_seen_has_no_known_price() -> None:
+    assert not at(None).put(CAT.in_doubt()).state.spend.known
+
+
+def test_the_place_of_a_line_is_0_unless_told() -> None:
+    state = LedgerState()
+    for number, record in enumerate((started(), CAT.submitting(request={})), 1):
+        state.apply(encode(record, seq=number, ts=NOW, run="r")[1])
+    assert next(iter(state.histories())).request_at == 0
+
+
+def test_why_a_record_cannot_follow_is_said_once() -> None:
+    with pytest.raises(BadLine, match=r"^cat cannot be renamed to dog$"):
+        at(None).put(Steps("dog").renamed("cat"))
+
+
+OTHERS = Steps(job="job-other")
+BAD_FILE = {"path": "a.png", "bytes": 1, "sha256": "0", "format": "png", "width": 1, "height": 1}
+
+
+@pytest.mark.parametrize(
+    ("state", "record", "why"),
+    [
+        (State.SUBMITTING, CAT.submitted(2), "attempt 2 is not the one that is open, 1"),
+        (State.SUBMITTING, CAT.not_submitted(2), "attempt 2 is not the one that is open, 1"),
+        (State.SUBMITTING, Record("submitted", "cat", CAT.key, {"attempt": 1, "job_id": None}), "job_id"),
+        (State.SUBMITTING, Record("submitted", "cat", CAT.key, {"attempt": 1, "job_id": ""}), "job_id"),
+        (State.HELD, Record("resolved", "cat", CAT.key, {"how": "attached"}), "job_id"),
+        (State.SUBMITTED, OTHERS.generated(), "job job-other is not its job, job-cat"),
+        (State.SUBMITTED, OTHERS.parked(), "job job-other is not its job, job-cat"),
+        (State.GENERATED, OTHERS.downloaded(), "job job-other is not its job, job-cat"),
+        (State.DOWNLOADED, OTHERS.saved(), "job job-other is not its job, job-cat"),
+        (State.DOWNLOADED, Record("saved", "cat", CAT.key, {"job_id": "job-cat", "files": []}), "files"),
+        *(
+            (
+                State.DOWNLOADED,
+                Record("saved", "cat", CAT.key, {"job_id": "job-cat", "files": [BAD_FILE | bad]}),
+                "files",
+            )
+            for bad in ({"path": 5}, {"bytes": "1"}, {"bytes": True}, {"sha256": None})
+        ),
+    ],
+)
+def test_a_record_of_another_job_or_attempt_backs_nothing(state: State, record: Record, why: str) -> None:
+    book = at(state)
+    before = snapshot(book.state)
+    with pytest.raises(BadLine, match=why):
+        book.put(record)
+    assert snapshot(book.state) == before
+
+
 @dataclass
 class Attempt:
     """The plain rule of product.md: an attempt is spent unless it was freed."""
@@ -286,20 +379,21 @@ class Money(RuleBasedStateMachine):
         if not events:
             return
         event = pick.choice(events)
-        steps = Steps(name, usd=usd)
+        steps = Steps(name, usd=usd, job=(history.job_id if history else None) or "")
+        attempt = len(self.attempts[name])
         if event is Event.SUBMITTING:
             self.attempts[name].append(Attempt(steps.usd))
-            self.book.put(steps.submitting(len(self.attempts[name])))
+            self.book.put(steps.submitting(attempt + 1))
         elif event in {Event.SUBMITTED, Event.ATTACHED}:
             self.jobs += 1
             job = f"job-{self.jobs}"
             attached = event is Event.ATTACHED
             if attached and self.attempts[name][-1].freed:
                 return
-            self.book.put(steps.resolved("attached", job) if attached else steps.submitted(job=job))
+            self.book.put(steps.resolved("attached", job) if attached else steps.submitted(attempt, job))
         elif event in {Event.NOT_SUBMITTED, Event.NOT_SENT}:
             self.attempts[name][-1].freed = True
-            self.book.put(steps.not_submitted() if event is Event.NOT_SUBMITTED else steps.resolved("not_sent"))
+            self.book.put(steps.not_submitted(attempt) if event is Event.NOT_SUBMITTED else steps.resolved("not_sent"))
         elif event is Event.RESUBMIT:
             self.book.put(steps.resolved("resubmit"))
         elif event in {Event.FAILED_DOWNLOAD, Event.FAILED_SUBMIT}:

@@ -58,3 +58,42 @@ def test_the_sets_are_apart() -> None:
     assert not OUT & SUBMITTABLE
     both = SUBMITTABLE & SETTLED_BY_HAND
     assert both == {State.RELEASED}
+
+
+NO_JOB = {State.SUBMITTING, State.NOT_SUBMITTED, State.FAILED_SUBMIT, State.HELD, State.RELEASED}
+BY_HAND = {State.PARKED, State.FAILED_FINAL, State.HELD, State.RELEASED}
+DONE = {State.GENERATED, State.DOWNLOADED, State.FAILED_DOWNLOAD}
+ARROWS: dict[tuple[Event, State], set[State | None]] = {
+    (Event.SUBMITTING, State.SUBMITTING): {None, *SUBMITTABLE, State.SAVED, State.FAILED_FINAL},
+    (Event.SUBMITTED, State.SUBMITTED): {State.SUBMITTING},
+    (Event.NOT_SUBMITTED, State.NOT_SUBMITTED): {State.SUBMITTING},
+    (Event.IN_DOUBT, State.HELD): {None, *NO_JOB},
+    (Event.GENERATED, State.GENERATED): {State.SUBMITTED, State.PARKED, State.SAVED, *DONE},
+    (Event.PARKED, State.PARKED): {State.SUBMITTED, State.PARKED, *DONE},
+    (Event.DOWNLOADED, State.DOWNLOADED): {State.SAVED, *DONE},
+    (Event.SAVED, State.SAVED): {State.DOWNLOADED, State.SAVED},
+    (Event.FAILED_SUBMIT, State.FAILED_SUBMIT): {State.NOT_SUBMITTED},
+    (Event.FAILED_DOWNLOAD, State.FAILED_DOWNLOAD): DONE,
+    (Event.FAILED_FINAL, State.FAILED_FINAL): {State.NOT_SUBMITTED, State.SUBMITTED, State.PARKED, State.HELD, *DONE},
+    (Event.ATTACHED, State.SUBMITTED): BY_HAND,
+    (Event.NOT_SENT, State.NOT_SUBMITTED): BY_HAND,
+    (Event.RESUBMIT, State.RELEASED): BY_HAND,
+}
+"""Where each event leads and from where: the table the other way round, written down apart from it."""
+
+
+def test_every_arrow() -> None:
+    table = {(source, event, target) for source, row in TRANSITIONS.items() for event, target in row.items()}
+    assert table == {(source, event, target) for (event, target), sources in ARROWS.items() for source in sources}
+
+
+def test_the_sets_by_their_names() -> None:
+    assert {State.SUBMITTED, State.PARKED, *DONE} == OUT
+    assert {State.NOT_SUBMITTED, State.FAILED_SUBMIT, State.RELEASED} == SUBMITTABLE
+    assert {State.SUBMITTING, *BY_HAND} == SETTLED_BY_HAND
+
+
+def test_the_words_are_the_names() -> None:
+    """They stand in ledgers and in the output of `plan`: none may ever change."""
+    for member in (*State, *Event):
+        assert member.value == member.name.lower()

@@ -11,6 +11,7 @@ from core_help import Book, Steps, at, key_of, task
 from rsbatch.lifecycle import State
 from rsbatch.model import InDoubt, Selection
 from rsbatch.planning import (
+    ORPHANED,
     STATE_NAMES,
     Action,
     Category,
@@ -247,3 +248,26 @@ def test_how_states_are_counted_and_named() -> None:
 def test_unfinished_histories() -> None:
     book = Book().put(Steps("a").submitting(), *Steps("b").to(State.HELD))
     assert [h.task for h in unfinished(book.state)] == ["a"]
+
+
+def test_words_that_scripts_rest_on() -> None:
+    """They stand in the output of `plan --json` and in summaries."""
+    assert [action.value for action in Action] == ["submit", "poll", "download", "skip", "hold"]
+    assert [differs.value for differs in Differs] == ["missing", "altered"]
+    assert [one.value for one in Category] == ["saved", "failed", "held", "parked", "pending"]
+    assert ORPHANED == "orphaned"
+
+
+def test_reasons_word_for_word() -> None:
+    assert judge(at(None)).reason == "not submitted yet"
+    changed = judge(Book().put(Steps("cat", key="other").submitting()))
+    assert changed.reason == "its request is another one than before; what the earlier one brought stays"
+    assert judge(at(State.SUBMITTING)).reason == "in doubt: a crash came between its submission and the answer"
+    assert judge(at(State.RELEASED)).reason == "settled by hand: submit again"
+    assert judge(at(State.SAVED)).reason == "saved"
+
+
+def test_every_file_has_its_size() -> None:
+    for sizes in ([], [100, 100], [99, 99], [None, None]):
+        with pytest.raises(ValueError, match="zip"):
+            judge(at(State.SAVED), sizes)

@@ -13,7 +13,11 @@ from rsbatch.pacing import QUERY_INTERVAL, AdaptiveInFlight, FixedInterval, Rate
 from rsbatch.retry import (
     BACKOFF_MOST,
     DOWNLOAD_ATTEMPTS,
+    DOWNLOAD_SECONDS,
+    EMPTY_DONE_QUERIES,
     SUBMIT_ATTEMPTS,
+    UNAVAILABLE_SECONDS,
+    UNKNOWN_JOB_SECONDS,
     Again,
     GiveUp,
     after_download,
@@ -28,6 +32,25 @@ from rsbatch.retry import (
 def test_backoff_doubles_is_capped_and_spread_by_half(failures: int, seed: int) -> None:
     ceiling = min(BACKOFF_MOST, 2.0 ** min(failures - 1, 10))
     assert ceiling / 2 <= backoff(failures, Random(seed)) <= ceiling
+
+
+def test_the_numbers_that_are_promised() -> None:
+    """product.md: 5 attempts a task, 5 downloads in 10 minutes, DONE without images 3 times, 15 minutes of nothing."""
+    assert (SUBMIT_ATTEMPTS, DOWNLOAD_ATTEMPTS, DOWNLOAD_SECONDS) == (5, 5, 600.0)
+    assert (UNKNOWN_JOB_SECONDS, EMPTY_DONE_QUERIES, UNAVAILABLE_SECONDS, BACKOFF_MOST) == (600.0, 3, 900.0, 60.0)
+
+
+def test_giving_up_is_said() -> None:
+    assert after_download(DOWNLOAD_ATTEMPTS, 0, Random(1)) == GiveUp()
+    assert after_refusal(SUBMIT_ATTEMPTS, Random(1)) == GiveUp()
+
+
+def test_nothing_is_added_to_the_wait_unless_asked_for() -> None:
+    class Least(Random):
+        def uniform(self, a: float, b: float) -> float:
+            return a
+
+    assert after_download(1, 0, Least()) == Again(0.5)
 
 
 @pytest.mark.parametrize("attempts", range(1, 8))

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsbatch.wire import (
+    QUERY_PATH,
     RETRY_AFTER_MOST,
+    SUBMIT_PATH,
     Accepted,
     Answer,
     Done,
@@ -173,6 +175,123 @@ def test_a_doubt_quotes_the_answer_which_may_name_the_job() -> None:
     assert submit(200, b'{"job":"task_77"').reason == 'HTTP 200, which proves nothing: {"job":"task_77"'
     assert submit(502).reason == "HTTP 502, empty"
     assert len(submit(502, b"x" * 10**6).reason) < 400
+
+
+NAMES_A_JOB = [
+    b'{"code":"x","job_id":"task_1"',  # cut
+    b'{"code":"x","job_id":',
+    b'{"code":"x","job_id":"task_1","job_id":""}',  # said twice
+    b'{"code":"x","job_id":"task_1","a":NaN}',
+    b'{"code":"x","data":{"job_id":"task_1"}}',
+    b'{"code":"x","error":[1,[{"job_id" : 7}]]}',
+    b'[{"jobId":"task_1"}]',
+    b'{"code":"x","Response":{"a":1,"JobId":"task_1"}}',
+    b'{"code":"x","a":{"b":1,"job\\u005fid":"task_1"}}',
+    b'{"code":"x","a":[0,{"job\\u005fid":"task_1"}]}',
+    b'{"code":"x","job\\u005fid":"task_1"}',
+    b'<html>{"job_id":"task_1"}</html>',
+    '{"code":"x","job_id":"task_1"}'.encode("utf-16"),
+    '{"code":"x","job_id":"task_1"}'.encode("utf-32-le"),
+]
+
+
+@pytest.mark.parametrize("body", NAMES_A_JOB)
+@pytest.mark.parametrize("status", [300, 302, 400, 401, 403, 404, 413, 429, 500, 503])
+def test_what_names_a_job_is_no_refusal(status: int, body: bytes) -> None:
+    assert isinstance(submit(status, body), Doubt)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"code":"x","job_id":""}',
+        b'{"code":"x","job_id": null }',
+        b'{"code":"x","job_id":[ ],"a":{"job_id":{}}}',
+        b'{"code":"x","job_id":false}',
+        b'{"code":"x","job_id":0}',
+        b'{"code":"x","message":"\\"job_id\\": \\"task_1\\" is not yours"}',
+        b'{"code":"x","message":"job_id is required"}',
+        b'{"code":"x","task_id":"t","request_id":"r"}',
+    ],
+)
+def test_what_names_no_job_is_a_refusal(body: bytes) -> None:
+    assert isinstance(submit(400, body), Refused)
+    assert isinstance(submit(500, body), Refused)
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        ("429", Throttled),
+        ("rate-limit", Throttled),
+        ("too many requests", Throttled),
+        ("rate.limit", Throttled),
+        ("402", Stop),
+        ("401", Stop),
+        ("403", Stop),
+        ("4011", Refused),
+        ("invalid_job", Refused),
+    ],
+)
+def test_the_words_of_codes(code: str, outcome: type) -> None:
+    assert isinstance(submit(200, error(code)), outcome)
+
+
+def test_a_query_about_a_job_that_is_not_known() -> None:
+    for code in ("invalid_job", "unknown_task", "no_such_job"):
+        assert isinstance(query(200, error(code)), UnknownJob)
+
+
+@pytest.mark.parametrize("code", ["0", "200", "OK", "success", "none", "null", "", 10**9, -(10**9), 2 * 10**9])
+def test_codes_that_are_none(code: Any) -> None:
+    assert isinstance(submit(500, error(code)), Doubt)
+
+
+def test_the_largest_code_that_is_a_number() -> None:
+    assert submit(500, error(10**9 - 1)) == Refused("999999999", "why", 500, final=False)
+
+
+def test_300_is_a_redirect() -> None:
+    assert submit(300, error()) == Stop(Fatal.ADDRESS, "it redirects", 300)
+    assert query(300, {"status": "WAIT"}) == Stop(Fatal.ADDRESS, "it redirects", 300)
+
+
+def test_the_shortest_job_id() -> None:
+    assert submit(200, {"job_id": "7"}) == Accepted("7", None)
+
+
+def test_what_is_no_json_by_the_book_is_not_read() -> None:
+    assert isinstance(submit(200, b'{"job_id":"task_1","a":NaN}'), Doubt)
+
+
+def test_how_much_of_an_answer_a_doubt_quotes() -> None:
+    assert submit(502, b"x" * 1000).reason == "HTTP 502, which proves nothing: " + "x" * 300
+
+
+def test_why_a_job_failed() -> None:
+    assert query(200, {"status": "FAIL", "error_message": "", "message": "m"}) == Failed("fail", "m")
+    assert query(200, {"status": "FAIL", "error_message": 5, "message": "m"}) == Failed("fail", "m")
+
+
+def test_an_error_that_is_text_has_its_code_beside_it() -> None:
+    assert error_object({"error": "text", "code": "c"}) == ErrorObject("c", "text")
+
+
+def test_dates_to_wait_for() -> None:
+    assert retry_after("Thu, 28 May 2026 20:26:40 GMT", NOW) is None
+    assert retry_after("Thu, 28 May 2026 20:26:41 GMT", NOW) == 1.0
+    assert retry_after("Thu, 28 May 2026 22:27:00 +0200", NOW) == 20.0
+
+
+def test_what_others_rest_on() -> None:
+    """Addresses of api.md, and sentences that stand in the documentation."""
+    assert (SUBMIT_PATH, QUERY_PATH) == ("/v1/aiart/openai/image/submit", "/v1/aiart/openai/image/query")
+    assert RETRY_AFTER_MOST == 600.0
+    assert [kind.value for kind in Fatal] == [
+        "the service refused the key",
+        "the balance or quota is used up",
+        "the service is not at this address",
+    ]
 
 
 def test_a_redirect_tells_where_to_without_its_query() -> None:

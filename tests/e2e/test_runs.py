@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -301,3 +302,29 @@ def test_pings_frame_a_run_and_never_fail_it(simulate: Callable[..., Server], pr
     done = project.run()
     assert done.code == 0
     assert done.err.count("was not taken: HTTP 404") == 2
+
+
+def test_a_name_the_locale_cannot_write_is_refused_before_anything_is_paid(project: Project) -> None:
+    project.write('version: 1\ntasks: [{id: "猫", prompt: x, size: 64x64}]\n')
+    project.env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = project("run", "manifest.yaml", "--simulate")
+    assert done.code == 2, done.err
+    assert "LANG=C.UTF-8" in done.err
+
+
+def test_a_pipe_in_the_place_of_a_sidecar_hangs_nothing(project: Project) -> None:
+    project.write(SIMPLE.replace("SAMPLES", ""))
+    out = project.folder / "outputs" / "manifest-simulated"
+    out.mkdir(parents=True)
+    os.mkfifo(out / "cat.png.json")
+    assert project("plan", "manifest.yaml", "--simulate").code == 0
+
+
+def test_images_of_another_manifest_are_not_taken_over_by_repair(project: Project) -> None:
+    project.write("name: one\n" + SIMPLE.replace("SAMPLES", "").strip())
+    assert project("run", "manifest.yaml", "--simulate", "--output", "here").code == 0
+    (project.folder / "here-simulated" / "ledger.jsonl").unlink()
+    project.write("name: two\n" + SIMPLE.replace("SAMPLES", "").strip())
+    done = project("repair", "manifest.yaml", "--simulate", "--output", "here")
+    assert done.code == 4, done.out
+    assert "another manifest" in done.err

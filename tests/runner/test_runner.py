@@ -269,6 +269,20 @@ def test_parked_jobs_are_polled_again_and_never_bought_twice() -> None:
     assert world.audit["totals"]["accepted"] == 3
 
 
+def test_a_service_that_throttles_every_query_parks_the_jobs() -> None:
+    world = World(Settings(faults={"query-429-bare": 1.0}))
+    result = world.run(tasks(3), limits=replace(Limits(), task_timeout=60))
+    assert (result.exit_code, result.reason) == (Exit.STOPPED, "parked")
+    assert result.tasks[Category.PARKED] == 3
+
+
+def test_a_task_without_price_is_not_submitted_under_a_budget(world: World) -> None:
+    work = [*tasks(2), replace(task("z"), usd=None)]
+    result = world.run(work, rules=Rules(budget=Decimal(1)))
+    assert (result.exit_code, result.reason, result.this_run.submitted) == (Exit.STOPPED, "budget", 2)
+    assert "z has no price" in result.message
+
+
 def test_first_signal_harvests_what_is_out(world: World) -> None:
     world.use(service_time=5)
     result = world.run(tasks(100), signals=signal_at((10.0, signal.SIGTERM)))

@@ -9,9 +9,10 @@ import pytest
 from rsbatch.storage.interface import Storage
 from rsbatch.storage.local import LocalStorage
 from rsbatch.storage.memory import MemoryStorage
+from torture.disk import Disk, FakeFileSystem
 
 
-@pytest.fixture(params=["local-asyncio", "memory-asyncio", "memory-trio"])
+@pytest.fixture(params=["local-asyncio", "memory-asyncio", "memory-trio", "fake-asyncio", "fake-trio"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -29,4 +30,6 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def storage(kind: str, root: Path) -> Storage:
+    if kind.startswith("fake"):  # the torture suite's disk: the same code, without threads
+        return LocalStorage(root, FakeFileSystem(Disk()))
     return LocalStorage(root) if kind.startswith("local") else MemoryStorage()

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -16,6 +17,7 @@ import pytest
 from rsbatch.errors import StoreError
 from rsbatch.storage.interface import NOT_A_FILE, Occupied
 from rsbatch.storage.local import LocalStorage
+from torture.disk import Disk, FakeFileSystem, Fault
 
 pytestmark = pytest.mark.anyio
 
@@ -237,6 +239,35 @@ async def test_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
         await put(storage, "a.png", b"x")
     with pytest.raises(StoreError, match="out"):
         await storage.write_atomic("a.json", b"x")
+
+
+async def test_a_folder_that_fails_to_close_is_not_closed_twice(root: Path) -> None:
+    """The second close would have hit whatever another thread had opened meanwhile, the ledger for one."""
+    fs = FakeFileSystem(Disk())
+    storage = LocalStorage(root, fs)
+    await put(storage, "a/b.png", b"x")
+    for number in range(1, 20):
+        fs.fault = Fault(number, errno.EIO, only="close")
+        with suppress(StoreError):  # where it is the file's own
+            assert await storage.read("a/b.png", 10) == b"x"
+        assert fs.open_files == 0
+    fs.fault = Fault(fs.count + 1, errno.EIO, lasting=True, kinds=frozenset({"close"}))
+    with pytest.raises(StoreError):
+        await put(storage, "a/c.png", b"x")
+    assert fs.open_files == 0
+
+
+async def test_an_error_of_the_disk_is_not_taken_for_an_altered_file(root: Path) -> None:
+    """A run said "has another size than was saved" and ended with 1, where no descriptor was free."""
+    fs = FakeFileSystem(Disk())
+    storage = LocalStorage(root, fs)
+    await put(storage, "a.png", b"x")
+    for code in (errno.EIO, errno.EMFILE):
+        fs.fault = Fault(fs.count + 1, code)
+        with pytest.raises(StoreError):
+            await storage.sizes(["a.png"])
+    fs.fault = Fault(fs.count + 1, errno.EACCES)
+    assert await storage.sizes(["a.png", "a.png"]) == [NOT_A_FILE, 1]
 
 
 def _with_small_files(root: Path, then: str) -> None:

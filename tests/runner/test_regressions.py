@@ -1,0 +1,185 @@
+"""What the torture suite found, one case each."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+from dataclasses import replace
+
+import anyio
+import httpx
+import pytest
+import trio
+
+from rsbatch import sidecar
+from rsbatch.errors import Exit, StoreError
+from rsbatch.ledger import records
+from rsbatch.ledger.memory import MemoryDisk
+from rsbatch.ledger.replay import replay
+from rsbatch.ledger.writer import Ledger
+from rsbatch.lifecycle import State
+from rsbatch.model import Selection
+from rsbatch.simulator import Settings, wire
+from tests.runner.world import Killed, World, signal_at, task, tasks
+from torture.mishaps import Network, Weather
+
+TWICE = ((1.0, signal.SIGINT), (1.0, signal.SIGINT))
+"""Two signals at once, after 1 s: open submissions are given up at 3 s."""
+
+
+def _behind(world: World, weather: Weather) -> None:
+    world.wrap = lambda inner: Network(inner, weather, world.fuse)
+
+
+def test_a_submission_given_up_while_its_intent_is_synced_is_not_held(world: World) -> None:
+    world.disk_latency = iter([0.0, 5.0, *[0.0] * 50]).__next__
+    _behind(world, weather := Weather())
+    world.run([task("a")], signals=signal_at(*TWICE))
+    assert [h.state for h in world.state.histories()] == [State.NOT_SUBMITTED]
+    assert not weather.sent
+
+
+def test_a_submission_given_up_while_it_connects_is_not_held(world: World) -> None:
+    _behind(world, weather := Weather(delay=lambda: 5.0))
+    world.run([task("a")], signals=signal_at(*TWICE))
+    assert [h.state for h in world.state.histories()] == [State.NOT_SUBMITTED]
+    assert [note.sent for note in weather.sent] == [False]
+
+
+def test_a_submission_given_up_on_its_way_is_held(world: World) -> None:
+    _behind(world, weather := Weather(delay=lambda: 1.2))
+    world.run([task("a")], signals=signal_at(*TWICE))
+    assert [h.state for h in world.state.histories()] == [State.HELD]
+    assert [note.sent for note in weather.sent] == [True]
+
+
+def test_an_answer_is_taken_though_closing_its_connection_was_interrupted(world: World) -> None:
+    class Lingers(httpx.AsyncByteStream):
+        async def __aiter__(self):  # type: ignore[no-untyped-def]
+            yield json.dumps({"job_id": "task_1", "request_id": "r"}).encode()
+
+        async def aclose(self) -> None:
+            await anyio.sleep(10)
+
+    class Slow(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, stream=Lingers(), request=request)
+
+    world.wrap = lambda inner: Slow()
+    world.run([task("a")], signals=signal_at(*TWICE))
+    assert [(h.state, h.job_id) for h in world.state.histories()] == [(State.SUBMITTED, "task_1")]
+
+
+def test_done_without_images_counts_only_three_times_in_a_row(world: World) -> None:
+    class Early(httpx.AsyncBaseTransport):
+        """Says DONE without images at every other query until the job is done."""
+
+        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+            self.inner = inner
+            self.queries = 0
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == wire.QUERY:
+                self.queries += 1
+                if self.queries % 2 and self.queries < 9:
+                    return httpx.Response(200, json={"status": "DONE", "data": []}, request=request)
+            return await self.inner.handle_async_request(request)
+
+    world.wrap = Early
+    assert world.run([task("a")]).exit_code is Exit.OK
+
+
+def test_a_deleted_file_that_had_made_way_does_not_take_the_next_ones_sidecar(world: World) -> None:
+    old, new = task("a", "one"), task("a", "two")
+    world.run([old])
+    world.run([new])
+    moved = f"a~{old.key[:8]}.png"
+    for gone in ([moved], [moved, f"{moved}.json"]):
+        for path in gone:
+            world.storage._files.pop(path, None)
+        assert world.run([new]).exit_code is Exit.OK
+        found = sidecar.parse(world.storage._files["a.png.json"])
+        assert found is not None
+        assert found.key == new.key
+
+
+def test_a_move_that_a_crash_cut_off_takes_its_sidecar_along() -> None:
+    old, new = task("a", "one"), task("a", "two")
+    for kill in range(1, 200):
+        world = World(Settings(service_time=5))
+        world.run([old])
+        world.fuse = replace(world.fuse, at=kill, count=0)
+        try:
+            world.run([new])
+        except BaseExceptionGroup:
+            assert world.fuse.blown
+        except Killed:
+            pass
+        else:
+            break
+        world.fuse = replace(world.fuse, at=None, blown=False)
+        world.run([new], selection=Selection(), rules=None)
+        for history in world.state.histories():
+            for file in history.files:
+                found = sidecar.parse(world.storage._files[f"{file.path}.json"])
+                assert found is not None, kill
+                assert found.key == history.key, kill
+    else:
+        pytest.fail("the run never ended by itself")
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 502])
+def test_a_key_that_the_service_repeats_is_told_nowhere(world: World, status: int) -> None:
+    world.key = "canary/5f0e+9d'1c"
+
+    class Echo(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            told = request.headers["authorization"]
+            body = {"code": "invalid" if status != 502 else "", "message": f"you sent {told}"}
+            return httpx.Response(status, json=body, request=request)
+
+    world.wrap = lambda inner: Echo()
+    world.run(tasks(2))
+    assert b"you sent" in world.disk.data
+    assert b"canary" not in world.disk.data
+    assert not any("canary" in note for note in world.observer.notes)
+
+
+def test_after_an_interrupted_write_nothing_counts_as_recorded() -> None:
+    class Interrupted(BaseException):
+        """As asyncio's own Task.cancel, which goes through shields."""
+
+    disk = MemoryDisk()
+
+    class File:
+        def __init__(self) -> None:
+            self.inner, self.state = disk.open()
+            self.appends = 0
+
+        async def append(self, data: bytes) -> None:
+            self.appends += 1
+            if self.appends == 1:
+                raise Interrupted
+            await self.inner.append(data)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.inner, name)
+
+    class Clock:
+        def wall(self) -> float:
+            return 1.0
+
+    async def main() -> None:
+        file = File()
+        ledger = Ledger(file, file.state, clock=Clock(), run="r")  # type: ignore[arg-type]
+        started = records.run_started(service="s", name="n", manifest="m", manifest_sha256="0", version="0", tasks=1)
+        with pytest.raises(Interrupted):
+            await ledger.write(started)
+        with pytest.raises(StoreError):
+            await ledger.write(records.run_ended({}))
+        with pytest.raises(StoreError):
+            await ledger.commit(1)
+
+    trio.run(main)
+    assert replay(io.BytesIO(bytes(disk.data)), "memory").state.seq == 0
