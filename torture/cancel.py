@@ -31,7 +31,7 @@ WAYS = ("one signal", "two signals", "two signals, 2 s ago", "cancelled scope", 
 """The third is the end of the patience after a second signal; the last is asyncio's own `Task.cancel`."""
 BACKENDS = ("trio", "asyncio")
 _STEP_MOST = 100_000
-SHORT_CASES = 40
+SHORT_CASES = 25
 """Steps for each way and backend in the short form, spread evenly."""
 
 _LIMITS = Limits(in_flight=4, submits_per_second=20, queries_per_second=20)
