@@ -67,20 +67,19 @@ def test_signals_end_a_real_run(simulate: Callable[..., Server], project: Projec
 def test_a_second_ctrl_c_stops_at_once_and_records_the_doubt(simulate: Callable[..., Server], project: Project) -> None:
     server = simulate("--faults", "hang-after=1")
     project.write(many(server.url, 3))
-    process = project.start("run", "manifest.yaml")
-    ledger = project.output / "ledger.jsonl"
-    while process.poll() is None and not (ledger.exists() and ledger.read_bytes().count(b'"submitting"') == 3):
-        pass
-    while server.audit()["totals"]["accepted"] < 3:
+    said = project.folder / "said.log"
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(
+            project.command("run", "manifest.yaml"), cwd=project.folder, env=project.env, stderr=stderr
+        )
+    while process.poll() is None and server.audit()["totals"]["accepted"] < 3:
         pass
     process.send_signal(signal.SIGINT)
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            continue
+    while process.poll() is None and b"interrupt again" not in said.read_bytes():
+        pass
+    process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
+    ledger = project.output / "ledger.jsonl"
     assert ledger.read_bytes().count(b'"in_doubt"') == 3
     assert project("status", "manifest.yaml").code == 0
 
@@ -106,6 +105,9 @@ def test_a_full_disk_ends_the_run_and_no_job_id_is_lost(simulate: Callable[..., 
     known += rescue.read_text() if rescue.exists() else ""
     for job in server.audit()["jobs"]:
         assert job["job_id"] in known
+    for elsewhere in project.folder.glob("rsbatch-*.rescue"):  # the limit is the rescue's, too: moved, as it says
+        with rescue.open("ab") as file:
+            file.write(elsewhere.read_bytes())
     again = project.run()
     assert again.code == 0, again.err
     assert max(Counter(job["prompt"] for job in server.audit()["jobs"]).values()) == 1
