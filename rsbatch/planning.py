@@ -181,9 +181,8 @@ def _failed(task: Task, history: History, terms: Terms, sizes: Sequence[int | No
 
 
 def _saved(task: Task, history: History, terms: Terms, sizes: Sequence[int | None]) -> Planned:
-    found = list(zip(history.files, sizes, strict=True))
-    altered = [file.path for file, size in found if size is not None and size != file.bytes]
-    missing = [file.path for file, size in found if size is None]
+    altered = [f.path for f, size in zip(history.files, sizes, strict=True) if size is not None and size != f.bytes]
+    missing = [f.path for f, size in zip(history.files, sizes, strict=True) if size is None]
     if missing:
         reason = f"{', '.join(missing)} is gone; fetched again if the job still answers"
         return Planned(task, history, _name(history), Action.DOWNLOAD, reason, Differs.MISSING)

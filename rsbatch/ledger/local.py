@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,9 +33,6 @@ RESERVE_BYTES = 256 * 1024
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCK_TRIES = 10
-_CHUNK = 1024 * 1024
-_RUN_ENDED_MOST = 64 * 1024
-"""Bytes; a `run_ended` has less than one thousand."""
 
 
 class LocalLedgerFile:
@@ -133,10 +130,9 @@ def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, L
     except OSError as exc:
         raise _store_error("open", path, exc) from exc
     try:
-        whole = _ends_with_a_run(fs, fd)
-        if whole:  # all that a failed sync can have left in the cache is that end
-            fs.sync_file(fd)
-            fs.forget(fd)
+        # Pages that a failed sync of an earlier run left in the cache read well and are nowhere else.
+        fs.sync_file(fd)
+        fs.forget(fd)
         with fs.reader(fs.dup(fd)) as file:
             replayed = replay(file, str(path))
         said = [_cut_torn(fs, fd, path, replayed)]
@@ -146,8 +142,6 @@ def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, L
             fd, size = _rewrite(fs, fd, path, size, b"".join(merged.lines))
             _put_away_rescue(fs, folder, rescued)
             said.append(_told(merged))
-        elif not whole:
-            fd, size = _rewrite(fs, fd, path, size, b"")
         # At every open, not only when it was made: a kill between making and syncing would leave a ledger that
         # a power cut removes, name and all.
         fs.sync_file(fd)
@@ -205,14 +199,14 @@ def replace_ledger(path: Path, data: bytes, fs: FileSystem = REAL) -> Path | Non
         if fs.stat(path).st_size:
             kept = _free_name(fs, path)
             fs.link(path, kept)  # first, so that there is no moment without a ledger
-        release(fs, _put_in_place(fs, path, [data]))
+        release(fs, _put_in_place(fs, path, data))
     except OSError as exc:
         raise _store_error("replace", path, exc) from exc
     return kept
 
 
-def _put_in_place(fs: FileSystem, path: Path, chunks: Iterable[bytes]) -> int:
-    """Put a new file with these bytes in the place of the locked one at `path`; gives its descriptor, locked.
+def _put_in_place(fs: FileSystem, path: Path, data: bytes) -> int:
+    """Put a new file with `data` in the place of the locked one at `path`; gives its descriptor, locked.
 
     It is locked before it has the name: whoever opens the name finds it taken.
     """
@@ -221,39 +215,26 @@ def _put_in_place(fs: FileSystem, path: Path, chunks: Iterable[bytes]) -> int:
     fd = fs.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fs.lock(fd)
-        for chunk in chunks:
-            write_all(fs, fd, chunk)
+        write_all(fs, fd, data)
         fs.sync_file(fd)
         fs.rename(new, path)
         sync_folder(fs, path.parent)
     except BaseException:
         release(fs, fd)
-        with suppress(OSError):  # a full disk has no room for half a copy
-            fs.unlink(new)
         raise
     return fd
-
-
-def _ends_with_a_run(fs: FileSystem, fd: int) -> bool:
-    """Tell if the last run came to its own end, or there was none: else its last write may have failed unnoticed."""
-    size = fs.fstat(fd).st_size
-    with fs.reader(fs.dup(fd)) as file:
-        file.seek(max(0, size - _RUN_ENDED_MOST))
-        last = file.read().splitlines(keepends=True)[-1:]
-    return not size or (last[0].endswith(b"\n") and b'"type":"run_ended"' in last[0])
 
 
 def _rewrite(fs: FileSystem, fd: int, path: Path, size: int, more: bytes) -> tuple[int, int]:
     """Write the ledger's first `size` bytes and `more` to a new file; gives its descriptor and size, closes `fd`.
 
-    A failed sync may have lost pages that still read well from memory, job ids among them: they are kept, and the
-    old file is not relied on.
+    A failed sync may have lost pages that still read well from memory, so the old file is not to be relied on.
     """
     with fs.reader(fs.dup(fd)) as file:
-        chunks = (file.read(min(_CHUNK, size - at)) for at in range(0, size, _CHUNK))
-        new = _put_in_place(fs, path, chain(chunks, [more]))
+        data = file.read(size) + more
+    new = _put_in_place(fs, path, data)
     release(fs, fd)
-    return new, size + len(more)
+    return new, len(data)
 
 
 def _reader(fs: FileSystem, path: Path) -> BinaryIO:

@@ -189,41 +189,13 @@ def test_a_job_without_a_name_brings_nothing(job_id: Any) -> None:
     assert mended(encode(CAT.not_submitted(), seq=5, ts=NOW, run="r")[0]).lines == []
 
 
-@pytest.mark.parametrize("files", [{}, {"files": 5}, {"files": None}])
 @pytest.mark.parametrize("kind", ["downloaded", "saved"])
-def test_files_that_cannot_be_read_do_not_hide_the_job(kind: str, files: dict[str, Any]) -> None:
-    record = Record(kind, "cat", key_of("cat"), {"job_id": "job-cat", **files})
+def test_files_that_cannot_be_read_do_not_hide_the_job(kind: str) -> None:
+    record = Record(kind, "cat", key_of("cat"), {"job_id": "job-cat"})
     rebuild = mended(encode(record, seq=5, ts=NOW, run="r")[0])
     history = rebuild.state.of_job("job-cat")
     assert history is not None
     assert history.state is State.SUBMITTED
-
-
-def kept(**fields: Any) -> Rebuild:
-    rebuild = Rebuild(NOW, "r")
-    rebuild.keep({"v": 1, "seq": 9, "ts": "2026-01-01T00:00:00+00:00", "run": "r", "type": "submitted", **fields})
-    return rebuild
-
-
-def test_a_job_whose_key_is_lost_is_known_all_the_same() -> None:
-    rebuild = kept(task="cat", attempt=1, job_id="job-cat")
-    assert rebuild.state.of_job("job-cat") is rebuild.state.get("cat", "") is not None
-
-
-def test_a_job_of_no_task_cannot_be_taken_in() -> None:
-    rebuild = kept(key="k", attempt=1, job_id="job-cat")
-    assert (rebuild.lines, rebuild.left_out) == ([], 1)
-
-
-def test_times_are_written_as_ours() -> None:
-    line = kept(type="something_new").lines[0]
-    assert decode(line[:-1])["ts"] == "2026-01-01T00:00:00.000Z"
-
-
-def test_what_an_adopted_job_says() -> None:
-    rebuild = Rebuild(NOW, "repair")
-    rebuild.adopt([sidecar()])
-    assert told(rebuild)[2] == ("generated", {"job_id": "job-cat", "images": 1, "waited_s": 0, "queries": 0})
 
 
 def test_nothing_is_torn_unless_it_is() -> None:
