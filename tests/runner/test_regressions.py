@@ -183,3 +183,15 @@ def test_after_an_interrupted_write_nothing_counts_as_recorded() -> None:
 
     trio.run(main)
     assert replay(io.BytesIO(bytes(disk.data)), "memory").state.seq == 0
+
+
+def test_an_image_in_the_place_of_a_deleted_one_is_not_taken_for_it(world: World) -> None:
+    old, new = task("a", "one"), task("a", "two")
+    world.run([old])
+    first = world.storage._files.pop("a.png")
+    world.run([new])
+    second = world.files["a.png"]
+    result = world.run([old])
+    assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
+    assert world.files["a.png"] == first
+    assert second in world.files.values()
