@@ -164,3 +164,42 @@ def test_the_limit_stays_in_its_bounds(most: int, events: list[tuple[bool, int, 
         assert 1 <= limit.limit <= most
         assert limit.opens_at(most) is None
         assert limit.opens_at(0) == float("-inf"), "one is always allowed"
+
+
+def test_a_gate_catches_up_after_less_than_a_second_alone() -> None:
+    gate = RateGate(1000)
+    gate.take(0)
+    gate.take(1.5)
+    assert gate.opens_at() == pytest.approx(1.501), "more than a second late: nothing to make good"
+    gate.take(2)
+    assert gate.opens_at() == pytest.approx(1.951), "half a second late: a twentieth is made good"
+
+
+def test_probes_take_one_step_then_two_then_four_and_a_refusal_begins_anew() -> None:
+    limit = AdaptiveInFlight(99)
+    limit.refused(3, 0)
+    limit.accepted(3, 10)
+    assert limit.opens_at(4) is None, "what is within the limit is no probe"
+    for held, step in ((4, 2), (5, 4), (6, 8)):
+        limit.accepted(held, 10)
+        assert limit.opens_at(held + step - 1) == 10
+        assert limit.opens_at(held + step) is None
+    limit.refused(6, 20)
+    assert limit.opens_at(6) == 30, "the wait begins anew, too"
+    assert limit.opens_at(7) is None
+
+
+def test_a_probe_that_goes_through_ends_the_doubling_of_waits() -> None:
+    limit = AdaptiveInFlight(99)
+    for now in (0, 10, 30):
+        limit.refused(3, now)
+    limit.accepted(4, 70)
+    limit.refused(4, 80)
+    assert limit.opens_at(4) == 90
+
+
+def test_a_whole_second_late_is_too_late_to_be_made_good() -> None:
+    gate = RateGate(1)
+    gate.take(0)
+    gate.take(2)
+    assert gate.opens_at() == 3

@@ -220,6 +220,140 @@ def test_throttled_queries() -> None:
     assert one.in_flight == 2, "it stays out, for the next run"
 
 
+class Notes:
+    """An in-flight limit without a limit and a schedule of one second, which write down what they are told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def opens_at(self, in_flight: int) -> float | None:
+        return float("-inf")
+
+    def accepted(self, in_flight: int, now: float) -> None:
+        self.told.append(("accepted", in_flight, now))
+
+    def refused(self, in_flight: int, now: float) -> None:
+        self.told.append(("refused", in_flight, now))
+
+    def delay(self, age: float, queries: int) -> float:
+        self.told.append(("delay", age, queries))
+        return 1.0
+
+
+def test_what_the_policies_are_told() -> None:
+    notes = Notes()
+    one = Scheduler(FAST, Policies(notes, notes, 8, 8, Random(1)), 0)
+    one.offer(order())
+    first = submit(one, 0)
+    one.throttled(first, "busy", 2, 1, limit=False)
+    submit(one, 3)
+    one.throttled(first, "busy", 2, 4, limit=True)
+    submit(one, 6)
+    it = job()
+    one.accepted(it, 7)
+    assert one.next(8) == StartQuery(it)
+    one.asked(it, 9.5)
+    old = job(ended=True)
+    one.watch(old, 10)
+    assert one.next(10) == StartQuery(old)
+    old.since = None
+    one.asked(old, 10)
+    assert notes.told == [
+        ("refused", 0, 4),
+        ("accepted", 1, 7),
+        ("delay", 0.0, 0),
+        ("delay", 2.5, 1),
+        ("delay", 0.0, 1),
+    ]
+
+
+def test_the_most_in_flight_holds_whatever_the_policy_says() -> None:
+    notes = Notes()
+    one = Scheduler(FAST, Policies(notes, notes, 9, 8, Random(1)), 0)
+    for _ in range(6):
+        one.offer(order())
+    assert [type(one.next(t)) for t in range(5)] == [StartSubmit] * FAST.in_flight + [Idle]
+
+
+def test_orders_are_wanted_until_as_many_wait_as_may_be_open() -> None:
+    one = scheduler(submits=2)
+    one.offer(order())
+    assert one.hungry
+    one.offer(order())
+    assert not one.hungry
+
+
+def test_a_download_that_waits_for_room_is_no_time_to_wake_at() -> None:
+    one, jobs = scheduler(), [job(ended=True) for _ in range(3)]
+    for it in jobs:
+        one.deliver(it)
+    assert [one.next(0), one.next(0)] == [StartDownload(jobs[0]), StartDownload(jobs[1])]
+    one.download_later(jobs[0], 5)
+    assert one.next(0) == StartDownload(jobs[2])
+    assert one.next(0) == Idle(None)
+
+
+def test_throttled_queries_back_off_and_an_answer_ends_that() -> None:
+    one, it, now, waits = scheduler(), job(), 0.0, []
+    one.watch(it, 0)
+    for _ in range(4):
+        assert one.next(now) == StartQuery(it)
+        one.queries_throttled(it, None, now)
+        idle = one.next(now)
+        assert isinstance(idle, Idle)
+        assert idle.until is not None
+        waits.append(idle.until - now)
+        now = idle.until
+    assert all(2**n / 2 <= wait <= 2**n for n, wait in enumerate(waits))
+    assert one.next(now) == StartQuery(it)
+    one.asked(it, now, after=0.01)
+    now += 0.01
+    assert one.next(now) == StartQuery(it)
+    one.queries_throttled(it, None, now)
+    idle = one.next(now)
+    assert isinstance(idle, Idle)
+    assert idle.until is not None
+    assert idle.until <= now + 1
+
+
+def test_queries_that_are_throttled_together_count_once() -> None:
+    one, jobs = scheduler(), [job() for _ in range(6)]
+    for it in jobs:
+        one.watch(it, 0)
+    for n, it in enumerate(jobs):
+        assert one.next(n / 100) == StartQuery(it)
+    for it in jobs:
+        one.queries_throttled(it, None, 0.1)
+    idle = one.next(0.1)
+    assert isinstance(idle, Idle)
+    assert idle.until is not None
+    assert idle.until <= 0.1 + 1
+
+
+def test_what_is_broken_off_is_open_no_more() -> None:
+    one, it = scheduler(), job()
+    one.watch(it, 0)
+    assert one.next(0) == StartQuery(it)
+    assert one.open.queries == 1
+    one.abandoned(it, 0)
+    assert one.open.queries == 0
+
+
+def test_what_orders_and_jobs_begin_with() -> None:
+    assert (order().refusals, order().expected) == (0, None)
+    new = job()
+    assert [new.ended, new.orphan, new.restore, new.fresh] == [False] * 4
+    assert (new.queries, new.troubles, new.empties, new.download_attempts, new.images) == (0, 0, 0, 0, ())
+
+
+def test_reasons_that_scripts_rest_on() -> None:
+    """They stand in the summary of `run --json`."""
+    assert [halt.value for halt in Halt] == [
+        *("budget", "stop_after", "max_failures", "max_in_doubt", "key_refused", "balance", "wrong_address"),
+        *("unavailable", "signal", "store"),
+    ]
+
+
 def test_a_halt_harvests_and_submits_no_more() -> None:
     one, it = scheduler(), job()
     one.offer(order())

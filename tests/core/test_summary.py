@@ -193,3 +193,25 @@ def test_braces_in_a_command_are_left_alone() -> None:
 
 def test_commands_are_quoted() -> None:
     assert quoted(["my file.yaml", "--var", "a=b"]) == "'my file.yaml' --var a=b"
+
+
+def test_a_run_begins_with_nothing_done() -> None:
+    assert vars_of(ThisRun()) == {"submitted": 0, "queries": 0, "saved": 0, "failed": 0}
+
+
+def vars_of(run: ThisRun) -> dict[str, int]:
+    return {name: getattr(run, name) for name in ThisRun.__slots__}
+
+
+@pytest.mark.parametrize(
+    ("halted", "remedy"),
+    [
+        (Halt.BUDGET, "raise run.budget (or --budget) and run again: rsbatch run m.yaml -q"),
+        (Halt.KEY, "check the key in the environment or .env, then: rsbatch run m.yaml -q"),
+        (Halt.BALANCE, "top up the account, then: rsbatch run m.yaml -q"),
+        (Halt.ADDRESS, "check api.base_url, then: rsbatch run m.yaml -q"),
+        (Halt.STORE, "make room or mend the disk, then: rsbatch run m.yaml -q"),
+    ],
+)
+def test_remedies_word_for_word(halted: Halt, remedy: str) -> None:
+    assert remedies(result(halted=halted), "m.yaml", "m.yaml -q")[0] == remedy
