@@ -3,13 +3,14 @@
 #   make demo    a dozen images from the built-in simulator: no key, no cost
 #   make test    all that CI runs
 #   make torture the long tries to make it lose or pay twice (hours; as root for power cuts)
+#   make bench   the figures: speed, CPU, memory (about an hour; quiet machine)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cksum pyproject.toml | cut -d' ' -f1)
 JOBS ?= 2
 
-.PHONY: demo test torture format lint types unit core wheel system clean
+.PHONY: demo test torture bench format lint types unit core wheel system clean
 
 demo: $(READY)
 	$(BIN)/rsbatch run manifests/quickstart.yaml --simulate
@@ -54,6 +55,10 @@ unit: $(READY) system
 
 torture: $(READY)
 	$(BIN)/python -m torture
+
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m benchmarks
 
 # The wheel as a user gets it: built, installed apart from this folder, and run.
 wheel: $(READY)
