@@ -90,10 +90,6 @@ class FileSystem(Protocol):
         """Make the names in an open folder durable, where its file system can do that."""
         ...
 
-    def forget(self, fd: int) -> None:
-        """Drop what is cached of a synced file, so that it is read from the disk: advice, never an error."""
-        ...
-
     def lock(self, fd: int) -> None:
         """Lock a file for this process alone; raises BlockingIOError where another holds it."""
         ...
@@ -201,12 +197,6 @@ class RealFileSystem:
         except OSError as exc:
             if exc.errno not in _NOT_THERE:
                 raise
-
-    def forget(self, fd: int) -> None:
-        """See `FileSystem`; does nothing where the system has no such call (macOS)."""
-        if hasattr(os, "posix_fadvise"):
-            with suppress(OSError):
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def lock(self, fd: int) -> None:
         """See `FileSystem`."""

@@ -98,9 +98,11 @@ class Runner:
     async def _close(self) -> Result:
         self._course.count_all()
         result = self._result()
-        if self._course.ledger.failure is None:
+        ledger = self._course.ledger
+        if ledger.failure is None:
             try:
-                await self._course.ledger.write(records.run_ended(result.as_json()))
+                await ledger.commit(ledger.state.seq)  # so that an end on the disk says: all before it is there, too
+                await ledger.write(records.run_ended(result.as_json()))
             except StoreError as exc:
                 self._course.store_failed(exc)
                 result = self._result()

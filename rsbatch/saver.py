@@ -136,7 +136,11 @@ class Saver:
 
     async def _publish(self, history: History, number: int, file: SavedFile) -> None:
         name = part_name(history, number)
-        if await self._found(file) == file.sha256 and self._ledger.state.owner_of(file.path) in {None, history}:
+        if await self._found(file) == file.sha256 and (
+            # Another may own an image of the same bytes. Without our part it is ours all the same: what made way for
+            # it was recorded, and that record is lost.
+            self._ledger.state.owner_of(file.path) in {None, history} or await self._storage.part_sha256(name) is None
+        ):
             await self._storage.settle(file.path)
             await self._storage.discard_part(name)
             return

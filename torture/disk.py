@@ -489,14 +489,6 @@ class FakeFileSystem:
             disk.inodes[n] = Folder(self._folder(n).names, synced)
         disk.pending = tuple(left)
 
-    def forget(self, fd: int) -> None:
-        number = self._get(fd).number
-        file = self._file(number)
-        if not file.log and file.data != file.synced:
-            self.before("forget")  # the size is known, the bytes are not there
-            data = file.synced[: len(file.data)] + bytes(max(0, len(file.data) - len(file.synced)))
-            self.disk.inodes[number] = File(data, file.synced, ((len(data), None),))
-
     def lock(self, fd: int) -> None:
         self._op("lock")
         opened = self._get(fd)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rsbatch.disk import FileSystem, StrPath, exists
+from rsbatch.disk import FileSystem, StrPath, exists, sync_folder, sync_names
 from rsbatch.errors import LedgerDamaged
 from rsbatch.ledger import records
-from rsbatch.ledger.local import NAME, LocalLedgerFile, open_ledger
+from rsbatch.ledger.local import NAME, RESCUE, LocalLedgerFile, open_ledger
 from rsbatch.ledger.records import Record, encode
-from rsbatch.ledger.replay import lines
+from rsbatch.ledger.replay import Replayed, lines, replay
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.ledger.writer import Ledger
 from rsbatch.lifecycle import State
@@ -125,14 +126,26 @@ def _two_folders_only(folder: Path, fs: FileSystem) -> Opened:
     return open_ledger(folder, lying)
 
 
-class NoTruncate(Lying):
-    def ftruncate(self, fd: int, size: int) -> None:
-        pass
+def as_found(when: Callable[[Replayed], bool]) -> Any:
+    """Go on with the file of an earlier run as it is, in the cases of `when`."""
 
+    def opened(folder: Path, fs: FileSystem) -> Opened:
+        path = folder / NAME
+        if not exists(fs, path) or exists(fs, folder / RESCUE):
+            return open_ledger(folder, fs)
+        fd = fs.open(path, os.O_RDWR | os.O_APPEND)
+        with fs.reader(fs.dup(fd)) as file:
+            replayed = replay(file, str(path))
+        if not when(replayed):
+            fs.close(fd)
+            return open_ledger(folder, fs)
+        fs.lock(fd)
+        fs.sync_file(fd)
+        sync_folder(fs, folder)
+        sync_names(fs, folder)
+        return LocalLedgerFile(folder, fd, replayed.end, fs), replayed.state, ""
 
-def _torn_tail_left(folder: Path, fs: FileSystem) -> Opened:
-    lying: Any = NoTruncate(fs)
-    return open_ledger(folder, lying)
+    return opened
 
 
 def _cut_at_the_first_bad_record(folder: Path, fs: FileSystem) -> Opened:
@@ -267,7 +280,8 @@ BROKEN = [
     Protocol("new folders above not synced", open=_two_folders_only),
     Protocol("retry of a failed fsync", fs=_syncs_again, sick=True),
     Protocol("truncation at the first bad record", open=_cut_at_the_first_bad_record),
-    Protocol("torn tail left in place", open=_torn_tail_left),
+    Protocol("torn tail left in place", open=as_found(lambda found: bool(found.torn))),
+    Protocol("cached lines believed after a failed fsync", open=as_found(lambda found: not found.torn), sick=True),
     Protocol("lock unlinked at close", open=opening(Unlinking)),
     Protocol("crash taken for not sent", open=_nothing_was_sent),
     Protocol("resubmission of a held task", rules=Rules(in_doubt="resubmit")),

@@ -2,8 +2,9 @@
 
 Rule: what `append` returned from is on the disk. A failed sync is never tried again (the kernel may have dropped
 the pages and call the next one a success); a write that a full disk cut short is cut back to the last whole
-record, a small reserve is given up to make room, and it is written once more. Whoever puts another file in the
-ledger's place holds its lock before it has the name.
+record, a small reserve is given up to make room, and it is written once more. What an earlier run left is made
+durable before it is relied on: the ledger of a run that broke off is copied, of one that came to its end the last
+line. Whoever puts another file in the ledger's place holds its lock before it has the name.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -33,6 +34,7 @@ RESERVE_BYTES = 256 * 1024
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCK_TRIES = 10
+_CHUNK = 1024 * 1024
 
 
 class LocalLedgerFile:
@@ -130,16 +132,16 @@ def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, L
     except OSError as exc:
         raise _store_error("open", path, exc) from exc
     try:
-        # Pages that a failed sync of an earlier run left in the cache read well and are nowhere else.
-        fs.sync_file(fd)
-        fs.forget(fd)
         with fs.reader(fs.dup(fd)) as file:
             replayed = replay(file, str(path))
-        said = [_cut_torn(fs, fd, path, replayed)]
+        said = [_keep_torn(fs, path, replayed)]
         rescued, size = _read_rescue(fs, folder), replayed.end
+        merged = merge(replayed.state, rescued or b"", size)
+        if replayed.ends_with_a_run and not replayed.torn and rescued is None:
+            _write_last_again(fs, fd, replayed)
+        elif replayed.torn or size or merged.lines:
+            fd, size = _renew(fs, fd, path, size, b"".join(merged.lines))
         if rescued is not None:
-            merged = merge(replayed.state, rescued, size)
-            fd, size = _rewrite(fs, fd, path, size, b"".join(merged.lines))
             _put_away_rescue(fs, folder, rescued)
             said.append(_told(merged))
         # At every open, not only when it was made: a kill between making and syncing would leave a ledger that
@@ -199,42 +201,71 @@ def replace_ledger(path: Path, data: bytes, fs: FileSystem = REAL) -> Path | Non
         if fs.stat(path).st_size:
             kept = _free_name(fs, path)
             fs.link(path, kept)  # first, so that there is no moment without a ledger
-        release(fs, _put_in_place(fs, path, data))
+        release(fs, _put_in_place(fs, path, lambda new: write_all(fs, new, data)))
     except OSError as exc:
         raise _store_error("replace", path, exc) from exc
     return kept
 
 
-def _put_in_place(fs: FileSystem, path: Path, data: bytes) -> int:
-    """Put a new file with `data` in the place of the locked one at `path`; gives its descriptor, locked.
+def _put_in_place(fs: FileSystem, path: Path, fill: Callable[[int], None], mode: int = 0o600) -> int:
+    """Put a new file, which `fill` writes, in the place of the locked one at `path`; gives its descriptor, locked.
 
-    It is locked before it has the name: whoever opens the name finds it taken.
+    It is locked before it has the name: whoever opens the name finds it taken. Half a file is not left behind: a
+    full disk has no room for it.
     """
     new = path.with_name(path.name + ".new")
     remove(fs, new)
-    fd = fs.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = fs.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         fs.lock(fd)
-        write_all(fs, fd, data)
+        fill(fd)
         fs.sync_file(fd)
         fs.rename(new, path)
         sync_folder(fs, path.parent)
     except BaseException:
         release(fs, fd)
+        with suppress(OSError):
+            fs.unlink(new)
         raise
     return fd
 
 
-def _rewrite(fs: FileSystem, fd: int, path: Path, size: int, more: bytes) -> tuple[int, int]:
-    """Write the ledger's first `size` bytes and `more` to a new file; gives its descriptor and size, closes `fd`.
+def _write_last_again(fs: FileSystem, fd: int, replayed: Replayed) -> None:
+    """Write the last line of a ledger again, which is the end of a run.
 
-    A failed sync may have lost pages that still read well from memory, so the old file is not to be relied on.
+    All before that line was durable when it was written. The sync after it may have failed, and its bytes be in the
+    cache alone, where another sync takes them for written; so they are written again. If they are lost now, the
+    next open has a run without an end.
     """
     with fs.reader(fs.dup(fd)) as file:
-        data = file.read(size) + more
-    new = _put_in_place(fs, path, data)
+        file.seek(replayed.last)
+        line = file.read(replayed.end - replayed.last)
+    fs.ftruncate(fd, replayed.last)
+    write_all(fs, fd, line)
+
+
+def _renew(fs: FileSystem, fd: int, path: Path, size: int, more: bytes) -> tuple[int, int]:
+    """Write the ledger's first `size` bytes and `more` to a new file; gives its descriptor and size, closes `fd`.
+
+    What a failed sync left reads well, and may be in the cache alone: job ids that are nowhere else, and that a
+    power cut takes. Another sync of the old file would not write them, so they are copied before they are relied on.
+    """
+
+    def fill(new: int) -> None:
+        with fs.reader(fs.dup(fd)) as file:
+            for at in range(0, size, _CHUNK):
+                write_all(fs, new, file.read(min(_CHUNK, size - at)))
+        write_all(fs, new, more)
+
+    try:
+        new = _put_in_place(fs, path, fill, fs.fstat(fd).st_mode & 0o777)
+    except OSError as exc:
+        if exc.errno not in _FULL:
+            raise
+        needs = f"a copy is made after a crash, it takes {size + len(more)} bytes"
+        raise StoreError(f"cannot copy {path}: the disk is full; {needs}; free them, and run again") from exc
     release(fs, fd)
-    return new, len(data)
+    return new, size + len(more)
 
 
 def _reader(fs: FileSystem, path: Path) -> BinaryIO:
@@ -325,11 +356,11 @@ def _lock(fs: FileSystem, path: Path) -> int:
     raise LedgerBusy(f"{path} is being replaced again and again by another program")
 
 
-def _cut_torn(fs: FileSystem, fd: int, path: Path, replayed: Replayed) -> str:
+def _keep_torn(fs: FileSystem, path: Path, replayed: Replayed) -> str:
+    """Keep a torn tail beside the ledger, which goes on without it; says so."""
     if not replayed.torn:
         return ""
     _append_to(fs, path.with_name(TORN), replayed.torn + b"\n")
-    fs.ftruncate(fd, replayed.end)
     return (
         f"the last line of {path} was torn off by a crash; its {len(replayed.torn)} bytes were cut off "
         f"and are kept in {TORN}"

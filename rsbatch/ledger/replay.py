@@ -19,11 +19,16 @@ _CHUNK = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What the bytes say: `end` is where the last whole line ends, `torn` what stands after it."""
+    """What the bytes say: where the last whole line begins (`last`) and ends (`end`), and what is `torn` after it.
+
+    `ends_with_a_run`: that line is a `run_ended`.
+    """
 
     state: LedgerState
+    last: int
     end: int
     torn: bytes
+    ends_with_a_run: bool
 
 
 def lines(file: BinaryIO) -> Iterator[bytes]:
@@ -47,17 +52,18 @@ def records(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
 
 def replay(file: BinaryIO, path: str) -> Replayed:
     """Fold all records; raises LedgerDamaged."""
-    state, at = LedgerState(), 0
+    state, last, at, kind, torn = LedgerState(), 0, 0, "", b""
     for number, line in enumerate(lines(file), 1):
         if not line.endswith(b"\n"):
-            return Replayed(state, at, line)
+            torn = line
+            break
         value = _decode(line[:-1], path, number)
         try:
             state.apply(value, at)
         except BadLine as exc:
             raise LedgerDamaged(path, number, str(exc)) from None
-        at += len(line)
-    return Replayed(state, at, b"")
+        last, at, kind = at, at + len(line), value["type"]
+    return Replayed(state, last, at, torn, kind == "run_ended")
 
 
 def _decode(line: bytes, path: str, number: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from core_help import NOW, Book, Steps, at, started
 
 from rsbatch import disk
 from rsbatch.errors import LedgerBusy, LedgerDamaged, StoreError
-from rsbatch.ledger import local
+from rsbatch.ledger import local, records
 from rsbatch.ledger.local import (
     MERGED,
     NAME,
@@ -243,7 +243,7 @@ def test_a_ledger_that_is_replaced_between_opening_and_locking_is_noticed(
 
     monkeypatch.setattr(disk.fcntl, "flock", flock)
     file, state, _ = open_ledger(folder)
-    assert len(times) == 4
+    assert len(times) == 4 + 1, "and the copy that takes its place, for its last run did not come to its end"
     assert state.of_job("job-cat") is not None, "it reads and holds the file that has the name"
     file.close()
 
@@ -427,21 +427,57 @@ def test_a_failed_sync_is_not_tried_again(folder: Path, monkeypatch: pytest.Monk
     file.close()
 
 
-def test_what_a_failed_sync_left_in_the_cache_is_not_believed() -> None:
-    """It reads well and is nowhere else: a job was asked for whose id a power cut would have lost."""
+def test_what_a_failed_sync_left_in_the_cache_is_made_durable_before_it_is_relied_on() -> None:
+    """It reads well and is nowhere else: a job's id, that a power cut would take, or a second look at the disk."""
     fs = FakeFileSystem(Disk())
-    out = Path("/out")
+    out, data = Path("/out"), at(State.SUBMITTED).data
     file, _, _ = open_ledger(out, fs)
     fs.fault = Fault(1, errno.EIO, only="sync")
     with pytest.raises(StoreError, match="Input/output error"):
-        trio.run(file.append, at(State.SUBMITTED).data)
+        trio.run(file.append, data)
     again = FakeFileSystem(fs.disk)  # killed before it could put its lines into the rescue
-    assert at(State.SUBMITTED).data in again.disk.files()["/out/ledger.jsonl"].data
+    assert (fs.disk.files()[f"/out/{NAME}"].data, fs.disk.durable_bytes(f"/out/{NAME}")) == (data, b"")
     file, state, said = open_ledger(out, again)
-    assert state.seq == 0
-    assert "torn off by a crash" in said
-    trio.run(file.append, at(None).data)
-    assert fs.disk.durable_bytes("/out/ledger.jsonl") == at(None).data
+    assert state.of_job("job-cat") is not None
+    assert (said, file.size) == ("", len(data))
+    assert fs.disk.durable_bytes(f"/out/{NAME}") == data
+
+
+def test_the_end_of_a_run_that_a_failed_sync_left_is_written_again() -> None:
+    fs = FakeFileSystem(Disk())
+    out, book = Path("/out"), at(State.SUBMITTED)
+    file, _, _ = open_ledger(out, fs)
+    trio.run(file.append, book.data)
+    end = encode(records.run_ended({"exit_code": 0}), seq=book.state.seq + 1, ts=NOW, run="r1")[0]
+    fs.fault = Fault(1, errno.EIO, only="sync")
+    with pytest.raises(StoreError, match="Input/output error"):
+        trio.run(file.append, end)
+    number = fs.stat(out / NAME).st_ino
+    file, state, said = open_ledger(out, FakeFileSystem(fs.disk))
+    assert (state.ended, said, file.size) == (True, "", len(book.data + end))
+    assert fs.disk.durable_bytes(f"/out/{NAME}") == book.data + end
+    assert fs.stat(out / NAME).st_ino == number, "a run that came to its end costs no copy"
+
+
+def test_a_disk_too_full_for_a_copy_keeps_the_ledger_and_no_half_of_one() -> None:
+    fs = FakeFileSystem(Disk())
+    out, book = Path("/out"), at(State.SUBMITTED)
+    file, _, _ = open_ledger(out, fs)
+    trio.run(file.append, book.data)
+    again = FakeFileSystem(fs.disk, fault=Fault(1, errno.ENOSPC, only="write"))
+    with pytest.raises(StoreError, match="the disk is full") as caught:
+        open_ledger(out, again)
+    assert f"it takes {len(book.data)} bytes" in str(caught.value)
+    assert again.open_files == 0
+    assert set(again.disk.files()) == {f"/out/{NAME}", f"/out/{RESERVE}"}
+    assert again.disk.durable_bytes(f"/out/{NAME}") == book.data
+    assert open_ledger(out, again)[1].of_job("job-cat") is not None
+
+
+def test_a_copy_is_for_whom_the_ledger_was(folder: Path) -> None:
+    write(folder, at(State.SUBMITTED)).chmod(0o640)
+    open_ledger(folder)[0].close()
+    assert (folder / NAME).stat().st_mode & 0o777 == 0o640
 
 
 def test_a_line_that_cannot_be_read_is_the_stores_failure(folder: Path) -> None:
@@ -582,7 +618,7 @@ class Breaking(disk.RealFileSystem):
 
 @pytest.mark.parametrize(
     ("call", "number"),
-    [("rename", 1), ("rename", 2), ("unlink", 2), ("ftruncate", 1), ("sync_file", 1), ("sync_file", 2)],
+    [("rename", 1), ("rename", 2), ("unlink", 2), ("sync_file", 1), ("sync_file", 2), ("sync_file", 3)],
 )
 def test_a_merge_that_is_broken_off_is_done_again(folder: Path, call: str, number: int) -> None:
     """At whichever step: the job is known once, and nothing is lost."""

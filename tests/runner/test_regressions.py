@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import signal
 from dataclasses import replace
+from itertools import count
 
 import anyio
 import httpx
@@ -16,12 +18,13 @@ from rsbatch import sidecar
 from rsbatch.errors import Exit, StoreError
 from rsbatch.ledger import records
 from rsbatch.ledger.memory import MemoryDisk
+from rsbatch.ledger.mend import Rebuild
 from rsbatch.ledger.replay import replay
 from rsbatch.ledger.writer import Ledger
 from rsbatch.lifecycle import State
 from rsbatch.model import Selection
 from rsbatch.simulator import Settings, wire
-from tests.runner.world import Killed, World, signal_at, task, tasks
+from tests.runner.world import BASE, Killed, World, signal_at, task, tasks
 from torture.mishaps import Network, Weather
 
 TWICE = ((1.0, signal.SIGINT), (1.0, signal.SIGINT))
@@ -127,6 +130,37 @@ def test_a_move_that_a_crash_cut_off_takes_its_sidecar_along() -> None:
                 assert found.key == history.key, kill
     else:
         pytest.fail("the run never ended by itself")
+
+
+def test_an_image_is_ours_though_the_record_that_made_way_for_it_is_lost() -> None:
+    """A `moved` that rotted, after a crash before `saved`: the ledger says that another image stands there."""
+    old, new, tried = task("a", "one"), task("a", "two"), 0
+    for kill in count(1):
+        world = World(Settings(service_time=5))
+        world.run([old])
+        world.fuse = replace(world.fuse, at=kill, count=0)
+        try:
+            world.run([new])
+        except (Killed, BaseExceptionGroup):
+            world.fuse = replace(world.fuse, at=None, blown=False)
+        else:
+            break
+        rebuild = Rebuild(BASE, "repair")
+        for value in world.records():
+            if value["type"] != "moved":
+                rebuild.keep(value)
+        world.disk.data[:] = b"".join(rebuild.lines)
+        history = rebuild.state.get(new.id, new.key)
+        if history is not None and history.state is State.DOWNLOADED:
+            tried += 1
+            world.run([new])
+            saved = world.state.get(new.id, new.key)
+            assert saved is not None
+            assert saved.state is State.SAVED, kill
+            assert {hashlib.sha256(data).hexdigest() for data in world.files.values()} == {
+                file.sha256 for one in world.state.histories() for file in one.files
+            }
+    assert tried > 5
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 502])
