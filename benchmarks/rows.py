@@ -12,6 +12,10 @@ from statistics import median
 from types import ModuleType
 
 ROWS = {
+    "cpu": "CPU a task, against two scripts that people would write",
+    "load": "many jobs in flight",
+    "ledger": "the ledger, written and read",
+    "manifest": "large manifests",
     "startup": "how long the command takes to start",
 }
 """Every row by name; its module is `benchmarks.<name>`."""

@@ -1,0 +1,31 @@
+"""`rsbatch run` in a process that measures itself, with the queries as far apart as the peers' are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import anyio
+
+import rsbatch.runner
+import rsbatch.storage.local
+from benchmarks.meter import metered
+from rsbatch.net import fetch, service
+from rsbatch.pacing import FixedInterval
+from rsbatch.session import Options, open_project, run
+
+_LOADED = rsbatch.runner, rsbatch.storage.local, fetch, service
+"""Imported before the clock runs, as the peers' libraries are."""
+
+
+async def main(manifest: Path, interval: float) -> None:
+    """Run the manifest to its end."""
+    project = open_project(manifest, Options())
+    result = await run(project, schedule=FixedInterval(interval))
+    if result.exit_code:
+        sys.exit(f"the run ended with {result.exit_code}: {result.message}")
+
+
+if __name__ == "__main__":
+    with metered():
+        anyio.run(main, Path(sys.argv[1]), float(sys.argv[2]))

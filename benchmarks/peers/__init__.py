@@ -1,0 +1,1 @@
+"""What people would use instead: scripts of their own, each as short as its author would leave it."""

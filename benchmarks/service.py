@@ -1,0 +1,114 @@
+"""A service that costs next to nothing, in a process of its own: what is measured is the client.
+
+Speaks the service's protocol as far as a client that makes no mistakes can tell: a job is DONE at its n-th query, so
+that each client asks exactly as often, and every image is the same file. (`rsbatch simulate` draws each image: for rows
+that need real service times, not for those that count CPU.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+SUBMIT, QUERY = b"POST /v1/aiart/openai/image/submit", b"POST /v1/aiart/openai/image/query"
+
+
+class Service(asyncio.Protocol):
+    """One connection. `queries` counts those of each job."""
+
+    def __init__(self, image: bytes, needed: int, ids: Iterator[int], queries: dict[str, int], port: int) -> None:
+        self.image, self.needed, self.ids, self.queries, self.port = image, needed, ids, queries, port
+        self.buffer = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: asyncio.Transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = bytes(self.buffer[:end]).lower()
+            at = head.find(b"content-length:")
+            length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            if len(self.buffer) < end + 4 + length:
+                return
+            body = bytes(self.buffer[end + 4 : end + 4 + length])
+            first = bytes(self.buffer[:end])
+            del self.buffer[: end + 4 + length]
+            self.answer(first, body)
+            if b"connection: close" in head:
+                self.transport.close()
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        if head.startswith(SUBMIT):
+            number = next(self.ids)
+            self.send(json.dumps({"request_id": f"req_{number}", "job_id": f"task_{number}"}).encode())
+        elif head.startswith(QUERY):
+            job = json.loads(body)["job_id"]
+            asked = self.queries.pop(job, 0) + 1
+            if asked < self.needed:
+                self.queries[job] = asked
+                self.send(b'{"status": "WAIT", "created": 1779993296}')
+            else:
+                url = f"http://127.0.0.1:{self.port}/image/{job}.png?signature=abc"
+                self.send(json.dumps({"status": "DONE", "data": [{"url": url}]}).encode())
+        else:
+            self.send(self.image, b"image/png")
+
+    def send(self, body: bytes, kind: bytes = b"application/json") -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n" % (kind, len(body))
+        self.transport.write(head + body)
+
+
+def _times(by: int, over: int) -> list[int]:
+    return [value * by // over for value in range(256)]
+
+
+def picture(width: int, height: int, spread: int) -> bytes:
+    """Make a PNG; more `spread` (0 to 255) of noise makes it larger. 1024, 1024, 8 gives 1.5 MB, as they are sold."""
+    from PIL import Image, ImageChops
+
+    noise = random.Random(1)
+    smooth = Image.radial_gradient("L").resize((width, height))
+    bands = []
+    for share in (2, 3, 4):
+        grain = Image.frombytes("L", (width, height), noise.randbytes(width * height)).point(_times(spread, 256))
+        bands.append(ImageChops.add(smooth.point(_times(share, 5)), grain))
+    file = io.BytesIO()
+    Image.merge("RGB", bands).save(file, "PNG")
+    return file.getvalue()
+
+
+async def _serve(image: bytes, needed: int) -> None:
+    ids, queries = count(1), {}
+    port = 0
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Service(image, needed, ids, queries, port), "127.0.0.1", 0, backlog=4096
+    )
+    port = server.sockets[0].getsockname()[1]
+    print(f"http://127.0.0.1:{port}", flush=True)
+    await server.serve_forever()
+
+
+@contextmanager
+def serving(image: Path, needed: int) -> Iterator[str]:
+    """Run the service, whose jobs are DONE at query number `needed`; gives its address."""
+    command = [sys.executable, __file__, str(image), str(needed)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(Path(sys.argv[1]).read_bytes(), int(sys.argv[2])))
