@@ -15,9 +15,10 @@ from pathlib import Path
 from rsbatch.cli import COMMANDS
 from rsbatch.commands.common import add_manifest_arguments, add_run_arguments
 from rsbatch.lifecycle import OUT, SETTLED_BY_HAND, SUBMITTABLE, TRANSITIONS, Event, State
+from rsbatch.progress.metrics import GAUGES, TASKS
 
 DOCS = Path(__file__).parent
-PAGES = ("commands.md", "architecture.md")
+PAGES = ("commands.md", "architecture.md", "nightly.md")
 _PART = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -99,10 +100,18 @@ def _own_steps() -> Iterator[tuple[State | None, Event, State]]:
                 yield state, event, target
 
 
+def metrics() -> str:
+    """Give every figure of `run --metrics`."""
+    rows = ["| metric | meaning |", "|---|---|"]
+    rows += [f"| `{name}` | {meaning} |" for name, meaning in [*GAUGES.items(), TASKS]]
+    return "\n".join(rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "options-manifest": lambda: table(actions_of(add_manifest_arguments)),
     "options-run": lambda: table(actions_of(add_run_arguments)),
     **{f"options-of-{name}": lambda name=name: own_options(name) for name in COMMANDS if name != "simulate"},
+    "metrics": metrics,
     "lifecycle-table": lifecycle_table,
     "lifecycle-diagram": lifecycle_diagram,
 }

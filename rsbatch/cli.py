@@ -85,7 +85,8 @@ def _main(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         return Exit.SIGINT
     except BaseException as exc:
-        return _report(exc, debug=getattr(args, "debug", False))
+        as_json = getattr(args, "log_format", "text") == "json"
+        return _report(exc, debug=getattr(args, "debug", False), as_json=as_json)
     return code
 
 
@@ -175,7 +176,7 @@ def _told() -> Iterator[None]:
         raise StoreError(f"cannot write to standard output: {exc.strerror}") from exc
 
 
-def _report(exc: BaseException, *, debug: bool) -> int:
+def _report(exc: BaseException, *, debug: bool, as_json: bool) -> int:
     """Say what went wrong on standard error; gives the exit code."""
     from rsbatch.text import printable, redact
 
@@ -185,16 +186,22 @@ def _report(exc: BaseException, *, debug: bool) -> int:
         sys.stderr.write(redact("".join(traceback.format_exception(exc)), _secrets()))
     known = next((e for e in _leaves(exc) if isinstance(e, RsbatchError)), None)
     if known is not None:
-        lines = redact(str(known), _secrets()).split("\n")
-        sys.stderr.write("rsbatch: " + "\n".join(printable(line) for line in lines) + "\n")
-        return known.exit_code
-    leaf = next(_leaves(exc))
-    sys.stderr.write(
-        f"rsbatch: a bug in rsbatch: {type(leaf).__name__}: {printable(redact(str(leaf), _secrets()), 500)}\n"
-        f"Nothing recorded is lost. Please report it with the output of the same command with --debug added "
-        f"(version {__version__}, Python {sys.version.split()[0]}, {sys.platform}).\n"
-    )
-    return Exit.BUG
+        code, text = known.exit_code, redact(str(known), _secrets())
+    else:
+        leaf = next(_leaves(exc))
+        code = Exit.BUG
+        text = (
+            f"a bug in rsbatch: {type(leaf).__name__}: {printable(redact(str(leaf), _secrets()), 500)}\n"
+            f"Nothing recorded is lost. Please report it with the output of the same command with --debug added "
+            f"(version {__version__}, Python {sys.version.split()[0]}, {sys.platform})."
+        )
+    if as_json:
+        from rsbatch.progress.log import now_utc, write_json
+
+        write_json(sys.stderr, now_utc(), "error", "error", text, exit_code=int(code))
+    else:
+        sys.stderr.write("rsbatch: " + "\n".join(printable(line) for line in text.split("\n")) + "\n")
+    return code
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:

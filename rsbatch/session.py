@@ -278,21 +278,14 @@ async def _execute(
                 restoring = tuple(await anyio.to_thread.run_sync(wanted, state))
                 plan = replace(plan, tasks=iter(()), restore=restoring, harvest=False)
                 return await Runner(plan, edges).run(signals)
-            await _ping(project, "start", observer)
-            result = await Runner(plan, edges).run(signals)
-            await _ping(project, str(int(result.exit_code)), observer)
-            return result
+            if project.manifest.ping is None or project.options.simulate:
+                return await Runner(plan, edges).run(signals)
+            from rsbatch.net.ping import around
+
+            return await around(project.manifest.ping, lambda: Runner(plan, edges).run(signals), observer.note)
     finally:
         await ledger.close()
         observer.close()
-
-
-async def _ping(project: Project, suffix: str, observer: Observer) -> None:
-    if project.manifest.ping is not None and not project.options.simulate:
-        from rsbatch.net.ping import ping
-
-        if trouble := await ping(project.manifest.ping, suffix):
-            observer.note(trouble)
 
 
 def _run_plan(project: Project, matcher: Matcher, selected: int) -> RunPlan:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rsbatch.commands import plan as plan_command
 from rsbatch.commands.common import (
@@ -21,7 +23,13 @@ from rsbatch.commands.common import (
     project_of,
     run_words,
 )
+from rsbatch.errors import UsageError
 from rsbatch.text import printable
+
+if TYPE_CHECKING:
+    from rsbatch.progress.interface import Observer
+    from rsbatch.progress.metrics import Metrics
+    from rsbatch.summary import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="how to show progress (default: auto)",
     )
+    add(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="json: every line on standard error is an object, for log collectors (default: text)",
+    )
+    add("--metrics", metavar="FILE", type=Path, help="keep figures in this file, for Prometheus' node exporter")
     add("--json", action="store_true", help="the summary as one JSON object on standard output")
 
 
@@ -49,14 +64,15 @@ def run(args: argparse.Namespace) -> int:
     import anyio
 
     from rsbatch.notices import yesterday
-    from rsbatch.progress.choose import choose
+    from rsbatch.progress.choose import Both
     from rsbatch.session import Project
     from rsbatch.session import run as run_project
-    from rsbatch.summary import Result, in_words
+    from rsbatch.summary import in_words
 
     project = project_of(args)
-    observer = choose("none" if args.quiet else args.progress, sys.stderr)
-    words = command_words(args)
+    log = _log(args, project.manifest.name)
+    metrics = _metrics(args, project.manifest.name, log.note)
+    observer = log if metrics is None else Both(log, metrics)
     if (notice := yesterday(project, args.manifest)) is not None:
         observer.note(notice)
 
@@ -68,20 +84,48 @@ def run(args: argparse.Namespace) -> int:
         result = anyio.run(main, project)
     finally:
         observer.close()
+    if metrics is not None:
+        metrics.ended(result)
+    lines = [*in_words(result, command_words(args), run_words(args)), f"images: {project.folder}"]
+    if args.simulate:
+        lines.append("simulated: no key was used and nothing was charged")
     with suppress(BrokenPipeError):  # nobody reads it: the exit code still says how the run ended
-        if args.json:
-            print_json(result.as_json())
-        if not args.quiet or result.exit_code:
-            lines = [*in_words(result, words, run_words(args)), f"images: {project.folder}"]
-            if args.simulate:
-                lines.append("simulated: no key was used and nothing was charged")
-            _tell(lines, sys.stderr if args.json else sys.stdout)
+        _tell(args, result, lines, log)
     return result.exit_code
 
 
-def _tell(lines: list[str], stream: TextIO) -> None:
-    for line in lines:
-        stream.write(printable(line) + "\n")
+def _log(args: argparse.Namespace, manifest: str) -> Observer:
+    from rsbatch.progress.choose import Mode, choose
+    from rsbatch.progress.log import JsonLog
+
+    progress: Mode = "none" if args.quiet else args.progress
+    if args.log_format == "text":
+        return choose(progress, sys.stderr)
+    if progress == "bar":
+        raise UsageError("--progress bar and --log-format json exclude each other; nothing was submitted")
+    return JsonLog(sys.stderr, manifest, quiet=progress == "none")
+
+
+def _metrics(args: argparse.Namespace, manifest: str, say: Callable[[str], None]) -> Metrics | None:
+    if args.metrics is None:
+        return None
+    from rsbatch.progress.metrics import Metrics
+
+    return Metrics(args.metrics, manifest, say)
+
+
+def _tell(args: argparse.Namespace, result: Result, lines: list[str], log: Observer) -> None:
+    from rsbatch.progress.log import JsonLog
+
+    if args.json:
+        print_json(result.as_json())
+    if args.quiet and not result.exit_code:
+        return
+    if isinstance(log, JsonLog):
+        log.ended(result, lines)
+    else:
+        stream = sys.stderr if args.json else sys.stdout
+        stream.writelines(printable(line) + "\n" for line in lines)
 
 
 def _signals() -> list[signal.Signals]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Literal, TextIO
 
-from rsbatch.progress.interface import Observer, Silent
+from rsbatch.progress.interface import Observer, Silent, Snapshot
 from rsbatch.progress.log import Log
 
 Mode = Literal["auto", "bar", "log", "none"]
@@ -29,3 +29,30 @@ def choose(mode: Mode, stream: TextIO, quiet: bool = False) -> Observer:
 
         return Bar(stream)
     return Log(stream)
+
+
+class Both:
+    """Two observers told the same."""
+
+    def __init__(self, first: Observer, second: Observer) -> None:
+        self._both = first, second
+
+    def begin(self, total: int, already: int) -> None:
+        """See `Observer`."""
+        for one in self._both:
+            one.begin(total, already)
+
+    def update(self, snapshot: Snapshot) -> None:
+        """See `Observer`."""
+        for one in self._both:
+            one.update(snapshot)
+
+    def note(self, text: str) -> None:
+        """See `Observer`."""
+        for one in self._both:
+            one.note(text)
+
+    def close(self) -> None:
+        """See `Observer`."""
+        for one in self._both:
+            one.close()

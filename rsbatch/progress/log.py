@@ -7,12 +7,16 @@ no clock.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
+from rsbatch.errors import Exit
 from rsbatch.progress.interface import Snapshot
 from rsbatch.progress.words import pieces
+from rsbatch.summary import Result
 from rsbatch.text import printable
 
 INTERVAL = 30.0
@@ -42,8 +46,9 @@ class Log:
         """See `Observer`."""
         self._already = already
         if not self._quiet:
-            self._line(f"{total:,} tasks" + (f", {already:,} of them settled before" if already else ""))
             self._told = Snapshot(total, saved=already, pending=total - already)
+            text = f"{total:,} tasks" + (f", {already:,} of them settled before" if already else "")
+            self._line("begin", text, self._told)
 
     def update(self, snapshot: Snapshot) -> None:
         """See `Observer`."""
@@ -53,7 +58,7 @@ class Log:
 
     def note(self, text: str) -> None:
         """See `Observer`."""
-        self._line(printable(text))
+        self._line("note", text)
 
     def close(self) -> None:
         """Tell how it ended, if that is not told yet."""
@@ -72,11 +77,45 @@ class Log:
         self._told = snapshot
         share = 100 * snapshot.saved // snapshot.total if snapshot.total else 100
         said = [f"{snapshot.saved:,} of {snapshot.total:,} saved ({share}%)", *pieces(snapshot)]
-        self._line(", ".join(said))
+        self._line("progress", ", ".join(said), snapshot)
 
-    def _line(self, text: str) -> None:
-        self._stream.write(f"{self._now():%Y-%m-%dT%H:%M:%SZ} {text}\n")
+    def _line(self, event: str, text: str, snapshot: Snapshot | None = None) -> None:
+        self._stream.write(f"{self._now():%Y-%m-%dT%H:%M:%SZ} {printable(text)}\n")
         self._stream.flush()
+
+
+class JsonLog(Log):
+    """The same as `Log`, each line an object for a collector; `manifest` is the manifest's name."""
+
+    def __init__(
+        self, stream: TextIO, manifest: str, *, quiet: bool = False, now: Callable[[], datetime] = now_utc
+    ) -> None:
+        super().__init__(stream, quiet=quiet, now=now)
+        self._manifest = manifest
+
+    def ended(self, result: Result, lines: list[str]) -> None:
+        """Say how the run ended: `lines` for people, and the summary."""
+        level = "info" if not result.exit_code else "error" if result.exit_code is Exit.STORE else "warning"
+        more = {"manifest": self._manifest, "summary": result.as_json()}
+        write_json(self._stream, self._now(), level, "end", "\n".join(lines), **more)
+
+    def _line(self, event: str, text: str, snapshot: Snapshot | None = None) -> None:
+        level = "warning" if event == "note" else "info"
+        more = {"manifest": self._manifest} | ({} if snapshot is None else _figures(snapshot))
+        write_json(self._stream, self._now(), level, event, text, **more)
+
+
+def write_json(stream: TextIO, now: datetime, level: str, event: str, message: str, **more: Any) -> None:
+    """Write one object on a line, in ASCII: whatever the message, the line stays one line."""
+    moment = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    value = {"ts": moment, "level": level, "event": event, "message": message, **more}
+    stream.write(json.dumps(value) + "\n")
+    stream.flush()
+
+
+def _figures(snapshot: Snapshot) -> dict[str, Any]:
+    value = asdict(snapshot) | {"spent": None if snapshot.spent is None else f"{snapshot.spent:f}"}
+    return {name: round(v, 3) if isinstance(v, float) else v for name, v in value.items()}
 
 
 def _tenth(snapshot: Snapshot) -> int:

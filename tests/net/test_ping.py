@@ -1,31 +1,107 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
 import httpx
 import pytest
+import trio.testing
+from anyio.abc import SocketStream
 
-from rsbatch.net.ping import ping
+from rsbatch.errors import Exit
+from rsbatch.net.ping import SECONDS, around, ping
+from rsbatch.summary import Result
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+Serve = Callable[..., Any]
+URL = "https://hc.example/uuid/"
 
 
-async def test_a_ping_names_its_moment_and_nothing_else() -> None:
-    seen: list[httpx.Request] = []
+def on_trio(main: Callable[[], Any]) -> Any:
+    """Run it in virtual time."""
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    return anyio.run(main, backend="trio", backend_options={"clock": clock})
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
+
+@pytest.mark.anyio
+async def test_a_ping_is_a_plain_request_over_a_real_socket(serve: Serve, send: Callable[..., Any]) -> None:
+    async with serve(send(b"OK")) as server:
+        assert await ping(f"{server.url}/uuid/", "start") == ""
+    lines = server.heads[0].decode().splitlines()
+    assert lines[0] == "GET /uuid/start HTTP/1.1"
+    assert "authorization" not in server.heads[0].decode().lower()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("raw", [b"", b"HTTP/1.1 nonsense\r\n\r\n", b"\x16\x03\x01"])
+async def test_a_monitor_that_breaks_off_or_talks_nonsense_is_a_sentence(
+    serve: Serve, send: Callable[..., Any], raw: bytes
+) -> None:
+    async with serve(send(raw, raw=True)) as server:
+        assert "start was not delivered (RemoteProtocolError)" in await ping(server.url, "start")
+
+
+@pytest.mark.anyio
+async def test_an_answer_is_not_read(serve: Serve) -> None:
+    async def endless(stream: SocketStream, head: bytes) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n")
+        while True:
+            await stream.send(b"x" * 65536)
+
+    async with serve(endless) as server:
+        assert await ping(server.url, "0") == ""
+
+
+@pytest.mark.anyio
+async def test_a_ping_that_is_refused_is_a_sentence(serve: Serve, send: Callable[..., Any]) -> None:
+    async with serve(send(b"", status="503 Service Unavailable")) as server:
+        said = await ping(server.url, "0")
+    assert said == "the ping 0 was not taken (HTTP 503); the run is not affected, check notify.ping"
+    assert "not delivered (ConnectError)" in await ping("http://127.0.0.1:1/uuid", "0")
+
+
+async def hangs(request: httpx.Request) -> httpx.Response:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+def test_a_monitor_that_hangs_does_not_delay_the_run() -> None:
+    said: list[str] = []
+    times: list[float] = []
+
+    async def run() -> Result:
+        times.append(anyio.current_time())
+        return cast(Result, SimpleNamespace(exit_code=Exit.STOPPED))
+
+    async def main() -> None:
+        began = anyio.current_time()
+        result = await around(URL, run, said.append, transport=httpx.MockTransport(hangs))
+        assert result.exit_code == Exit.STOPPED
+        times[:] = [times[0] - began, anyio.current_time() - began]
+
+    on_trio(main)
+    assert times == [0, 2 * SECONDS]
+    why = "was not delivered (no answer in 10 s); the run is not affected, check notify.ping"
+    assert said == [f"the ping start {why}", f"the ping 3 {why}"]
+
+
+def test_the_second_ping_comes_after_the_first_whatever_happens() -> None:
+    seen: list[str] = []
+
+    async def slow_at_first(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("start"):
+            await anyio.sleep(5)
+        seen.append(str(request.url))
         return httpx.Response(200)
 
-    assert await ping("https://hc.example/uuid/", "start", transport=httpx.MockTransport(answer)) == ""
-    assert str(seen[0].url) == "https://hc.example/uuid/start"
-    assert "authorization" not in seen[0].headers
+    async def bug() -> Result:
+        await anyio.sleep(6)
+        raise RuntimeError("boom")
 
+    async def main() -> None:
+        with pytest.raises(BaseExceptionGroup):
+            await around(URL, bug, seen.append, transport=httpx.MockTransport(slow_at_first))
 
-async def test_a_ping_that_fails_is_a_sentence() -> None:
-    refused = httpx.MockTransport(lambda request: httpx.Response(503))
-    assert "503" in await ping("https://hc.example/uuid", "0", transport=refused)
-    assert "not delivered" in await ping("http://127.0.0.1:1/uuid", "0")
+    on_trio(main)
+    assert seen == ["https://hc.example/uuid/start", "https://hc.example/uuid/70"]

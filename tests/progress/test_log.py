@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from rsbatch.progress.interface import Snapshot
-from rsbatch.progress.log import Log, now_utc
+from rsbatch.progress.log import JsonLog, Log, now_utc
 
 NOON = datetime(2026, 5, 29, 12, 0, tzinfo=UTC)
 
@@ -83,3 +85,23 @@ def test_notes_are_one_harmless_line_each(quiet: bool) -> None:
 
 def test_the_time_is_utc() -> None:
     assert now_utc().tzinfo is UTC
+
+
+def test_for_collectors_each_line_is_an_object(busy: Snapshot) -> None:
+    stream = io.StringIO()
+    log = JsonLog(stream, "icons", now=lambda: NOON)
+    log.begin(1000, 412)
+    log.note("line one\nline two \x1b[31m")
+    log.update(replace(busy, saved=413))
+    log.close()
+    first, note, progress = map(json.loads, stream.getvalue().splitlines())
+    assert (first["event"], first["total"], first["saved"]) == ("begin", 1000, 412)
+    assert note == {
+        "ts": "2026-05-29T12:00:00.000Z",
+        "level": "warning",
+        "event": "note",
+        "message": "line one\nline two \x1b[31m",
+        "manifest": "icons",
+    }
+    assert (progress["level"], progress["spent"], progress["paused"]) == ("info", "26.2", "429 from the service")
+    assert stream.getvalue().isascii()

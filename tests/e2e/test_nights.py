@@ -1,0 +1,136 @@
+"""Nights as cron has them: a dated folder, a SIGTERM in the middle, the next run, and a monitor that is pinged."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.conftest import Project, Server, many
+
+
+class Monitor:
+    """A server of pings that answers as it is told to: `pings` are the paths that came."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.pings: list[str] = []
+        monitor = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                monitor.pings.append(self.path)
+                assert "authorization" not in {name.lower() for name in self.headers}
+                self.send_response(status)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/uuid"
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def monitored() -> Iterator[Callable[..., Monitor]]:
+    monitors: list[Monitor] = []
+
+    def start(status: int = 200) -> Monitor:
+        monitors.append(Monitor(status))
+        return monitors[-1]
+
+    yield start
+    for monitor in monitors:
+        monitor.stop()
+
+
+def metrics(path: Path) -> dict[str, float]:
+    families = text_string_to_metric_families(path.read_text("utf-8"))
+    return {s.labels.get("state") or s.name.removeprefix("rsbatch_"): s.value for f in families for s in f.samples}
+
+
+def night(url: str, ping: str, count: int) -> str:
+    more = f"notify: {{ping: '{ping}'}}\noutput: {{dir: 'outputs/{{{{ name }}}}/{{{{ run.date }}}}'}}\n"
+    return many(url, count, more=more)
+
+
+def test_a_night_that_is_cut_off_is_finished_the_next(
+    project: Project, simulate: Callable[..., Server], monitored: Callable[..., Monitor]
+) -> None:
+    monitor, server = monitored(), simulate("--service-time", "3s", "--slots", "4")
+    project.write(night(server.url, monitor.url, 12))
+    common = ["run", "manifest.yaml", "--log-format", "json", "--metrics", "rsbatch.prom"]
+    cut = subprocess.Popen(
+        project.command(*common, "--date", "2026-11-21", "--grace", "0s"),
+        cwd=project.folder,
+        env=project.env,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while server.audit()["totals"]["accepted"] < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert metrics(project.folder / "rsbatch.prom")["run_in_progress"] == 1
+    cut.send_signal(signal.SIGTERM)
+    said = [json.loads(line) for line in cut.communicate(timeout=60)[1].splitlines()]
+    assert cut.returncode == 143
+    assert monitor.pings == ["/uuid/start", "/uuid/143"]
+    assert {line["manifest"] for line in said} == {"manifest"}
+    assert (said[-1]["event"], said[-1]["summary"]["reason"]) == ("end", "signal")
+    assert metrics(project.folder / "rsbatch.prom")["run_exit_code"] == 143
+
+    # The next night: first what is left of the day before, as its own notice says; then the day's own.
+    today = project(*common, "--date", "2026-11-22", "--limit", "0")
+    notice = json.loads(today.err.splitlines()[0])
+    assert notice["message"].endswith("to finish it: rsbatch run manifest.yaml --date 2026-11-21")
+    finished = project(*common, "--date", "2026-11-21", "--json")
+    assert (today.code, finished.code) == (0, 0)
+    assert finished.summary["tasks"]["saved"] == 12
+    totals = server.audit()["totals"]
+    assert totals["accepted"] == 12, "something was bought twice, or not at all"
+    assert monitor.pings[2:] == ["/uuid/start", "/uuid/0"] * 2
+    values = metrics(project.folder / "rsbatch.prom")
+    assert (values["saved"], values["pending"], values["run_exit_code"], values["spent_dollars"]) == (12, 0, 0, 0.12)
+
+
+def test_a_ping_that_fails_changes_nothing(
+    project: Project, simulate: Callable[..., Server], monitored: Callable[..., Monitor]
+) -> None:
+    monitor, server = monitored(500), simulate("--speed", "50")
+    project.write(night(server.url, monitor.url, 2))
+    done = project.run()
+    assert (done.code, done.summary["tasks"]["saved"]) == (0, 2)
+    assert monitor.pings == ["/uuid/start", "/uuid/0"]
+    assert "the ping 0 was not taken (HTTP 500); the run is not affected" in done.err
+
+
+def test_what_could_not_begin_pings_nobody_and_leaves_the_figures_alone(
+    project: Project, monitored: Callable[..., Monitor]
+) -> None:
+    monitor = monitored()
+    project.write(night("http://127.0.0.1:9", monitor.url, 2) + "typo: 1\n")
+    done = project("run", "manifest.yaml", "--log-format", "json", "--metrics", "rsbatch.prom")
+    assert done.code == 2
+    assert json.loads(done.err)["exit_code"] == 2
+    assert monitor.pings == []
+    assert not (project.folder / "rsbatch.prom").exists()
+
+
+def test_a_bar_is_no_json(project: Project) -> None:
+    project.write("version: 1\ntasks: [{prompt: x}]\n")
+    done = project("run", "manifest.yaml", "--simulate", "--progress", "bar", "--log-format", "json")
+    assert (done.code, json.loads(done.err)["level"]) == (2, "error")
