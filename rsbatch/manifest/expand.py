@@ -91,6 +91,12 @@ class Manifest:
         for entry in self.entries:
             yield from _Expansion(self, entry, problems).tasks()
 
+    def title(self, index: int) -> str:
+        """Name an entry under `tasks` for people, by the template of its ids and its line."""
+        entry = next(entry for entry in self.entries if entry.index == index)
+        name = f"tasks[{index}]" if entry.id is None else entry.id.made.source
+        return f"{name} (line {entry.place.line})"
+
     def price(self, body: Mapping[str, Any]) -> Decimal | None:
         """Look up the price of a request in US dollars; None if the table has none."""
         return price(self.prices, body)

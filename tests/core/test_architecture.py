@@ -39,6 +39,7 @@ PURE = {
     "manifest.templates",
     "model",
     "net.__init__",
+    "outline",
     "pacing",
     "planning",
     "progress.__init__",
