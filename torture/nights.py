@@ -2,7 +2,8 @@
 
 Rule: everything random comes from the night's seed, and nothing here trusts the ledger where the service itself, or
 the log of the network, can be asked (`torture.judge`). A night is a few runs with pauses between them, then a quiet
-run that must bring in everything that can be.
+run that must bring in everything that can be. Every other night has a service, an account and limits as they really
+are; in the rest images take seconds, and outages, signals and leaps of the clock hit the same few minutes.
 """
 
 from __future__ import annotations
@@ -30,11 +31,23 @@ from torture.rows import Figure, Params
 from torture.world import World, on_trio, signal_at
 
 NIGHTS, SHORT_NIGHTS = 2000, 25
-TWICE_EVERY = 20
-"""Every so many nights one is played twice and must leave the same ledger."""
-HANG_SECONDS = 120
+TWICE_EVERY = 40
+"""Two of so many nights are played twice and must leave the same ledger."""
+HANG_SECONDS = 300
 """Real seconds after which a night counts as hanging; most take less than one."""
+KINDS = (("as they are", True), ("made to collide", False))
 DAY = 86_400.0
+SERVICE_TIME = (30.0, 180.0)
+"""Seconds that an image takes (the service's documentation)."""
+SLOTS = (1, 2, 4, 8, 16)
+"""Of an account: the least is one, a paying one has more."""
+HOURS, MINUTES = 3 * 3600.0, 300.0
+"""Seconds of a run in which signals, outages and leaps of the clock are placed."""
+
+
+def is_plain(seed: int) -> bool:
+    """Tell which nights have a service and limits as they really are; the others are made to collide."""
+    return seed % 2 == 0
 
 
 @dataclass(frozen=True)
@@ -64,22 +77,31 @@ def run(params: Params) -> Figure:
         for report in reports
         for text in report.failures
     ]
-    virtual, inside = sum(r.virtual for r in reports), sum(r.inside for r in reports)
     again = sum(_twice(seed, alone=params.seed is not None) for seed in seeds)
-    factor, inside_factor = virtual / seconds, inside / seconds
+    workers = sum(r.real for r in reports) / seconds
+    factor = sum(r.virtual for r in reports) / seconds
+    speeds = [_speed(kind, [r for r in reports if is_plain(r.seed) is plain], workers) for kind, plain in KINDS]
     if params.seed is None and not params.short and factor < 10_000:  # a busy machine is no fault of the code
         failures.append(f"only {factor:,.0f} times real time")
     return Figure(
         f"{len(reports)} nights ({sum(r.runs for r in reports)} runs, {sum(r.kills for r in reports)} of them killed, "
-        f"{sum(r.accepted for r in reports)} jobs), {len(failures)} wrong; {virtual / DAY:,.0f} days at "
-        f"{factor:,.0f} times real time ({inside_factor:,.0f} without the pauses between runs); {again} replayed",
+        f"{sum(r.accepted for r in reports)} jobs), {len(failures)} wrong; {sum(r.virtual for r in reports) / DAY:,.0f} days at "
+        f"{factor:,.0f} times real time (without the pauses between runs, {', '.join(speeds)}); {again} replayed",
         f"{NIGHTS:,} nights, 0 wrong, at 10,000 times real time, a sample replayed to identical ledgers",
         failures,
     )
 
 
+def _speed(kind: str, reports: list[Report], workers: float) -> str:
+    """Tell how fast nights of a kind went by, of their runs alone; `workers` of them at a time."""
+    if not reports:
+        return f"{kind}: none"
+    inside, real = sum(r.inside for r in reports), sum(r.real for r in reports) / workers
+    return f"{kind}: {len(reports)} nights, {inside / 3600:,.0f} hours at {inside / real:,.0f}"
+
+
 def _twice(seed: int, *, alone: bool) -> bool:
-    return alone or seed % TWICE_EVERY == 0
+    return alone or seed % TWICE_EVERY < 2  # one of each kind
 
 
 def _play_all(seeds: Iterable[int], *, alone: bool) -> Iterable[Report]:
@@ -96,6 +118,7 @@ def _play(seed: int, always_twice: bool = False) -> Report:
         again = play(seed)
         if again.ledger != report.ledger:
             report = replace(report, failures=(*report.failures, "played again it left another ledger"))
+        report = replace(report, real=report.real + again.real)
     return report
 
 
@@ -135,6 +158,8 @@ class Night:
     def __init__(self, seed: int) -> None:
         self._rng = rng = Random(seed)
         self._seed = seed
+        self._plain = is_plain(seed)
+        self._scope = HOURS if self._plain else MINUTES
         size = rng.choice((rng.randint(5, 20), rng.randint(5, 20), rng.randint(20, 50), rng.randint(50, 120)))
         self.world = world = World(self._settings(size))
         world.draw = draw_tiny
@@ -174,10 +199,13 @@ class Night:
     def _settings(self, size: int) -> Settings:
         rng = self._rng
         longest = 150.0 if size < 30 else 20.0  # so that no night takes minutes of real time
+        slots, service_time = rng.choice((1, 2, 4, 8, 16, 64)), rng.choice((1.0, 5.0, rng.uniform(5, longest)))
+        if self._plain:
+            slots, service_time = rng.choice(SLOTS), rng.uniform(*SERVICE_TIME)
         return Settings(
-            slots=rng.choice((1, 2, 4, 8, 16, 64)),
+            slots=slots,
             queueing=rng.random() < 0.6,
-            service_time=rng.choice((1.0, 5.0, rng.uniform(5, longest))),
+            service_time=service_time,
             sigma=rng.choice((0.0, 0.35, 1.0)),
             url_ttl=rng.choice((3600.0, 60.0)),
             seed=self._seed,
@@ -194,6 +222,8 @@ class Night:
 
     def _limits(self) -> Limits:
         rng = self._rng
+        if self._plain:
+            return Limits(task_timeout=rng.choice((600.0, 1800.0)))
         return Limits(
             in_flight=rng.choice((1, 2, 4, 8, 16, 64)),
             submits_per_second=rng.choice((0.5, 2.0, 5.0, 20.0, 100.0)),
@@ -226,7 +256,7 @@ class Night:
         rng = self._rng
         if rng.random() > 0.3:
             return None
-        first = rng.choice((rng.uniform(0, 5), rng.uniform(0, 200)))
+        first = rng.choice((rng.uniform(0, 5), rng.uniform(0, self._scope)))
         moments = [(first, signal.SIGINT)]
         if rng.random() < 0.5:
             moments.append((first + rng.choice((0.0, rng.uniform(0, 20))), signal.SIGTERM))
@@ -247,7 +277,7 @@ class Night:
         def windows() -> list[tuple[float, float]]:
             if rng.random() > 0.2:
                 return []
-            begins = [rng.uniform(0, 300) for _ in range(rng.randint(1, 3))]
+            begins = [rng.uniform(0, self._scope) for _ in range(rng.randint(1, 3))]
             return [(begin, begin + rng.choice((5.0, 60.0, 1200.0))) for begin in begins]
 
         slow = Random(self._rng.random())
@@ -263,7 +293,7 @@ class Night:
         slow = Random(rng.random())
         world.disk_latency = (lambda: slow.uniform(0, 0.05)) if rng.random() < 0.4 else None
         if rng.random() < 0.25:
-            world.jumps = [(rng.uniform(0, 200), rng.uniform(-1, 1) * 10 ** rng.uniform(0, 6)) for _ in range(3)]
+            world.jumps = [(rng.uniform(0, self._scope), rng.uniform(-1, 1) * 10 ** rng.uniform(0, 6)) for _ in range(3)]
         grace = rng.choice((0.0, 5.0, 30.0))
         self._run(limits, rules, selection, weather, grace=grace, signals=self._signals())
 
@@ -294,7 +324,7 @@ class Night:
 
     def _quiet(self) -> None:
         world = self.world
-        world.use(faults={}, balance=None, slots=64, queueing=True, service_time=5.0)
+        world.use(faults={}, balance=None, slots=64, queueing=True, service_time=60.0 if self._plain else 5.0)
         world.fuse, world.disk_latency = Fuse(), None
         limits = Limits(in_flight=64, submits_per_second=100, queries_per_second=100, task_timeout=100 * DAY)
         rules = Rules(max_failures=10**6, max_in_doubt=10**6)
