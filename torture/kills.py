@@ -1,8 +1,9 @@
 """Row 3: real SIGKILLs of real runs: nothing is lost, nothing is paid twice.
 
-Rule: a run is killed at an operation on files, locks or sockets (see `torture.switch`), the run after it perhaps too,
-and the one after that; then one run is left alone, and the service's journal is the judge. For each scene operation
-1, 2, 3 … N is walked through, later chains are drawn by lot. A kill counts if the process died of it before its end.
+Rule: a run (or `repair`, `resolve`, `verify --fix`) is killed at an operation on files, locks or sockets (see
+`torture.switch`), the one after it perhaps too, and the one after that; then one run is left alone, and the service's
+journal is the judge. For each scene operation 1, 2, 3 … N is walked through, later chains are drawn by lot. A kill
+counts if the process died of it before its end.
 
 The seed of a chain names its scene and, below WALK, the operation; where threads race a replay may differ.
 """
@@ -21,7 +22,7 @@ from random import Random
 from threading import Lock
 
 from rsbatch.ledger.local import NAME, RESCUE
-from torture.real import PERSONS, Child, Site, judge, one_run, server
+from torture.real import PERSONS, Child, Site, judge, one_command, one_run, records, server
 from torture.rows import Figure, Params
 from torture.switch import KillAt
 
@@ -78,6 +79,45 @@ def _standing(site: Site) -> dict[str, str]:
     return _tasks("a", 5)
 
 
+def _damaged(site: Site) -> dict[str, str]:
+    """A byte in the middle of the ledger went bad."""
+    ledger = site.output / NAME
+    data = bytearray(ledger.read_bytes())
+    data[len(data) // 2] ^= 1
+    ledger.write_bytes(data)
+    return _tasks("a", 4)
+
+
+def _doubtful(site: Site) -> dict[str, str]:
+    """The ledger ends with the last intent, as after a crash before its answer; all before it are settled."""
+    ledger = site.output / NAME
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    last = max(n for n, line in enumerate(lines) if b'"type":"submitting"' in line)
+    ledger.write_bytes(b"".join(lines[: last + 1]))
+    for task in _in_doubt(site)[:-1]:
+        _in_peace(Child(one_command, site, _attach(site, task)))
+    return _tasks("a", 3)
+
+
+def _in_doubt(site: Site) -> list[str]:
+    found = records(site)
+    answered = {r["task"] for r in found if r["type"] == "submitted"}
+    return [r["task"] for r in found if r["type"] == "submitting" and r["task"] not in answered]
+
+
+def _attach(site: Site, task: str) -> list[str]:
+    """Settle a task by the job that the service has for it."""
+    prompt = _SAVED[task]
+    job = next(job for job in site.jobs() if job["brief"]["prompt"] == prompt)
+    return ["resolve", str(site.manifest), task, "--attach", job["job_id"]]
+
+
+def _in_peace(child: Child) -> None:
+    ended = child.end()
+    if ended.code != 0:
+        raise RuntimeError(f"a run that nobody kills ended with {ended}")
+
+
 SCENES: dict[str, Callable[[Site], dict[str, str]]] = {
     "new": _new,
     "changed": _changed,
@@ -87,9 +127,19 @@ SCENES: dict[str, Callable[[Site], dict[str, str]]] = {
     "standing": _standing,
     "many": _many,
     "http": _new,
+    "repair": _damaged,
+    "resolve": _doubtful,
+    "verify": _missing,
 }
-"""What the killed runs find and are to do. All but the first and the last two begin with three saved tasks."""
+"""What the killed runs find and are to do. All but those in _FRESH begin with three saved tasks."""
 _FRESH = {"new", "many", "http"}
+_WITH_SERVER = {"http", "verify"}
+_COMMANDS: dict[str, Callable[[Site], list[str]]] = {
+    "repair": lambda site: ["repair", str(site.manifest)],
+    "resolve": lambda site: _attach(site, _in_doubt(site)[-1]),
+    "verify": lambda site: ["verify", str(site.manifest), "--fix"],
+}
+"""Scenes in which not a run is killed but another command, which is then given once more in peace."""
 _SAVED = _tasks("a", 3)
 
 
@@ -112,19 +162,21 @@ class Ground:
         self._http = Site(folder, memory, url)
         self._saved = Site(folder / "saved", folder / "saved.service.jsonl")
         self._saved.write(_SAVED)
-        ended = Child(one_run, self._saved).end()
-        if ended.code != 0:
-            raise RuntimeError(f"a run that nobody kills ended with {ended}")
+        _in_peace(Child(one_run, self._saved))
 
     def site(self, scene: str, seed: int) -> tuple[Site, str]:
         """Lay out a scene; gives also what all its prompts begin with."""
         folder = self.folder / f"{scene}-{seed}"
-        if scene in _FRESH:
-            about = f"seed {seed} " if scene == "http" else ""
-            where = self._http if scene == "http" else Site(folder, folder.with_suffix(".service.jsonl"))
-            site = replace(where, folder=folder)
+        about = f"seed {seed} " if scene in _WITH_SERVER else ""
+        if scene in _WITH_SERVER:
+            site = replace(self._http, folder=folder)
+            if scene not in _FRESH:
+                site.write({name: about + prompt for name, prompt in _SAVED.items()})
+                _in_peace(Child(one_run, site))
+        elif scene in _FRESH:
+            site = Site(folder, folder.with_suffix(".service.jsonl"))
         else:
-            about, site = "", self._saved.moved_to(folder)
+            site = self._saved.moved_to(folder)
         site.write({name: about + prompt for name, prompt in SCENES[scene](site).items()})
         return site, about
 
@@ -134,22 +186,32 @@ def chain(ground: Ground, seed: int) -> Chain:
     rng = Random(seed)
     scene = list(SCENES)[seed % len(SCENES)]
     site, about = ground.site(scene, seed)
+    words = _COMMANDS[scene](site) if scene in _COMMANDS else None
     kills = 0
+
+    def child(at: KillAt | None = None) -> Child:
+        return Child(one_run, site, at) if words is None else Child(one_command, site, words, at)
+
     first = seed // len(SCENES) + 1 if seed < WALK else None
     for level in range(rng.choice((1, 2, 2, 3))):
         at = KillAt(first or 1 + int(200 * rng.random() ** 2), half=rng.random() < 0.3)
         if level == 0 and first is None and rng.random() < 0.3:
-            killed = _killed_by_the_clock(site, rng)
+            killed = _killed_by_the_clock(child(), rng)
         else:
-            killed = Child(one_run, site, at).end().killed
+            killed = child(at).end().killed
         kills += killed
         if level == 0 and first is not None and not killed:
             shutil.rmtree(site.folder)
             return Chain(0, [], walked=True)
         first = None
+    mended = child().end() if words is not None else None
     ended = Child(one_run, site).end()
     verdict = judge(site, about)
     problems = list(verdict.problems)
+    if mended is not None and mended.code not in ({0, 2} if scene == "resolve" else {0}):  # 2: it is settled
+        problems.append(f"{scene}, given once more, exited {mended.code}: {mended.said[-1500:]}")
+    if scene in {"resolve", "verify"} and ended.code != 0:
+        problems.append(f"after {scene} the run exited {ended.code}: {ended.said[-1500:]}")
     if ended.code not in {0, 1} or (ended.code == 1) != bool(verdict.held):
         problems.append(f"the last run exited {ended.code}, with {verdict.held} tasks held: {ended.said[-1500:]}")
     if scene == "standing" and sum(p.read_bytes() == PERSONS for p in _files(site)) < 2:
@@ -159,8 +221,7 @@ def chain(ground: Ground, seed: int) -> Chain:
     return Chain(kills, [f"{scene}: {problem}" for problem in problems], verdict.jobs, verdict.held)
 
 
-def _killed_by_the_clock(site: Site, rng: Random) -> bool:
-    child = Child(one_run, site)
+def _killed_by_the_clock(child: Child, rng: Random) -> bool:
     child.wait(rng.uniform(0.01, 0.2))
     child.kill()
     return child.end().killed

@@ -79,13 +79,14 @@ def run(params: Params) -> Figure:
     ]
     again = sum(_twice(seed, alone=params.seed is not None) for seed in seeds)
     workers = sum(r.real for r in reports) / seconds
-    factor = sum(r.virtual for r in reports) / seconds
+    virtual = sum(r.virtual for r in reports)
+    factor = virtual / seconds
     speeds = [_speed(kind, [r for r in reports if is_plain(r.seed) is plain], workers) for kind, plain in KINDS]
     if params.seed is None and not params.short and factor < 10_000:  # a busy machine is no fault of the code
         failures.append(f"only {factor:,.0f} times real time")
     return Figure(
         f"{len(reports)} nights ({sum(r.runs for r in reports)} runs, {sum(r.kills for r in reports)} of them killed, "
-        f"{sum(r.accepted for r in reports)} jobs), {len(failures)} wrong; {sum(r.virtual for r in reports) / DAY:,.0f} days at "
+        f"{sum(r.accepted for r in reports)} jobs), {len(failures)} wrong; {virtual / DAY:,.0f} days at "
         f"{factor:,.0f} times real time (without the pauses between runs, {', '.join(speeds)}); {again} replayed",
         f"{NIGHTS:,} nights, 0 wrong, at 10,000 times real time, a sample replayed to identical ledgers",
         failures,
@@ -293,7 +294,8 @@ class Night:
         slow = Random(rng.random())
         world.disk_latency = (lambda: slow.uniform(0, 0.05)) if rng.random() < 0.4 else None
         if rng.random() < 0.25:
-            world.jumps = [(rng.uniform(0, self._scope), rng.uniform(-1, 1) * 10 ** rng.uniform(0, 6)) for _ in range(3)]
+            moments = [rng.uniform(0, self._scope) for _ in range(3)]
+            world.jumps = [(at, rng.uniform(-1, 1) * 10 ** rng.uniform(0, 6)) for at in moments]
         grace = rng.choice((0.0, 5.0, 30.0))
         self._run(limits, rules, selection, weather, grace=grace, signals=self._signals())
 

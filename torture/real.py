@@ -226,11 +226,14 @@ async def _connect(
         yield service, HttpFetcher(transport)
 
 
-def one_command(site: Site, words: Sequence[str]) -> int:
-    """Give `words` to the `rsbatch` command in this process, a child; gives the exit code."""
+def one_command(site: Site, words: Sequence[str], at: KillAt | None = None) -> int:
+    """Give `words` to the `rsbatch` command in this process, a child; gives the exit code. `at`: see `one_run`."""
     os.chdir(site.folder)
-    os.environ["RSBATCH_BASE_URL"] = site.url
-    return cli.main(words)
+    os.environ["RSBATCH_BASE_URL"] = site.url or URL
+    switch = Switch(at)
+    code = cli.main(words)
+    switch.disarm()
+    return code
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:

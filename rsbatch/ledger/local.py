@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from rsbatch.disk import REAL, FileSystem, exists, make_folders, release, remove, sync_folder, sync_names, write_all
@@ -47,6 +48,7 @@ class LocalLedgerFile:
         self._fd = fd
         self._size = size
         self._reserve_spent = False
+        self._at_work = Lock()
 
     @property
     def size(self) -> int:
@@ -58,12 +60,13 @@ class LocalLedgerFile:
         await self._fs.offload(lambda: self._append(data))
 
     def _append(self, data: bytes) -> None:
-        try:
-            self._write(data)
-            self._fs.sync_file(self._fd)
-        except OSError as exc:
-            raise _store_error("write", self.path, exc) from exc
-        self._size += len(data)
+        with self._at_work:
+            try:
+                self._write(data)
+                self._fs.sync_file(self._fd)
+            except OSError as exc:
+                raise _store_error("write", self.path, exc) from exc
+            self._size += len(data)
 
     def _write(self, data: bytes) -> None:
         try:
@@ -115,8 +118,14 @@ class LocalLedgerFile:
         return f"{len(lines)} records went to {kept}; move it to {self.path.with_name(RESCUE)} before the next run"
 
     def close(self) -> None:
-        """Give up the lock."""
-        release(self._fs, self._fd)
+        """Give up the lock.
+
+        An append whose caller was cancelled the asyncio way is still at work in its thread: it is waited for, since
+        its descriptor's number could be another file's next. One that has not begun finds no file.
+        """
+        with self._at_work:
+            fd, self._fd = self._fd, -1
+            release(self._fs, fd)
 
 
 def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, LedgerState, str]:

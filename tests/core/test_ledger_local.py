@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -10,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -478,6 +480,50 @@ def test_a_copy_is_for_whom_the_ledger_was(folder: Path) -> None:
     write(folder, at(State.SUBMITTED)).chmod(0o640)
     open_ledger(folder)[0].close()
     assert (folder / NAME).stat().st_mode & 0o777 == 0o640
+
+
+class Slow(disk.RealFileSystem):
+    """Syncs until somebody closes the file, or for a moment if nobody dares."""
+
+    def __init__(self) -> None:
+        self.syncing = threading.Event()
+        self._closed = threading.Event()
+        self.closed_too_early = False
+
+    def sync_file(self, fd: int) -> None:
+        self.syncing.set()
+        self.closed_too_early = self._closed.wait(0.2)
+        super().sync_file(fd)
+        self.syncing.clear()
+
+    def close(self, fd: int) -> None:
+        if self.syncing.is_set():
+            self._closed.set()
+        super().close(fd)
+
+
+def test_a_file_is_not_closed_under_a_thread_that_asyncio_gave_up(folder: Path) -> None:
+    """Task.cancel goes through shields: the write is still under way, and its descriptor would be another file's."""
+    write(folder, at(None))
+    opened, _, _ = open_ledger(folder)
+    opened.close()
+    data = at(State.SUBMITTED).data[len(at(None).data) :]
+    slow = Slow()
+    file = LocalLedgerFile(folder, os.open(folder / NAME, os.O_RDWR | os.O_APPEND), opened.size, slow)
+
+    async def main() -> None:
+        task = asyncio.create_task(file.append(data))
+        await asyncio.to_thread(slow.syncing.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        file.close()
+        with pytest.raises(StoreError, match="Bad file descriptor"):
+            await file.append(data)
+
+    asyncio.run(main())
+    assert not slow.closed_too_early
+    assert (folder / NAME).read_bytes() == at(None).data + data
 
 
 def test_a_line_that_cannot_be_read_is_the_stores_failure(folder: Path) -> None:
