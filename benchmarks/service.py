@@ -27,6 +27,7 @@ class Service(asyncio.Protocol):
     def __init__(self, image: bytes, needed: int, ids: Iterator[int], queries: dict[str, int], port: int) -> None:
         self.image, self.needed, self.ids, self.queries, self.port = image, needed, ids, queries, port
         self.buffer = bytearray()
+        self.closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport
@@ -42,8 +43,9 @@ class Service(asyncio.Protocol):
             body = bytes(self.buffer[end + 4 : end + 4 + length])
             first = bytes(self.buffer[:end])
             del self.buffer[: end + 4 + length]
+            self.closing = b"connection: close" in head
             self.answer(first, body)
-            if b"connection: close" in head:
+            if self.closing:
                 self.transport.close()
 
     def answer(self, head: bytes, body: bytes) -> None:
@@ -63,7 +65,8 @@ class Service(asyncio.Protocol):
             self.send(self.image, b"image/png")
 
     def send(self, body: bytes, kind: bytes = b"application/json") -> None:
-        head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n" % (kind, len(body))
+        last = b"connection: close\r\n" if self.closing else b""
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n%s\r\n" % (kind, len(body), last)
         self.transport.write(head + body)
 
 

@@ -14,9 +14,11 @@ Rule: importing this package imports nothing else; names are loaded when they ar
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rsbatch.api import Ledger, Manifest, plan, run
     from rsbatch.errors import ManifestError, RsbatchError
     from rsbatch.model import SavedFile, Selection, Task

@@ -1,22 +1,25 @@
 """The `rsbatch` command: parses, calls one command, owns the exit code.
 
-Rule: this module imports no command before its name is known, so that `--help` and `--version` stay quick; it is
-the only place that catches everything. No traceback reaches a user without `--debug`.
+Rule: this module imports no command before its name is known, and little else, so that `--help` and `--version` stay
+quick (`typing` and `dataclasses` would double what they take); it is the only place that catches everything. No
+traceback reaches a user without `--debug`.
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import sys
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any, TextIO, cast
 
 from rsbatch import __version__
-from rsbatch.errors import Exit, RsbatchError, StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+    from typing import Any, TextIO
 
 COMMANDS = {
     "run": "do what is left: submit, poll, download, record; also resumes",
@@ -46,6 +49,8 @@ exit codes: 0 all saved, 1 some failed or held, 2 wrong usage or manifest, 3 sto
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """Build the parser; options are added to the command `only`, to all of them without it."""
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="rsbatch",
         description="Runs batches of image tasks through RouteScope: a manifest in, images and a resumable ledger out.",
@@ -54,7 +59,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"rsbatch {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    subparsers = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, title="commands", prog="rsbatch"
+    )
     for name, text in COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         if only in (None, name):
@@ -70,20 +77,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--version"]:
+        sys.stdout.write(f"rsbatch {__version__}\n")
+        return 0
     command = next((word for word in words if word in COMMANDS), "")
     parser = build_parser(only=command)
     try:
         args = parser.parse_args(words)
     except SystemExit as exc:
-        return exc.code if isinstance(exc.code, int) else Exit.USAGE
-    code: int = Exit.OK
+        return exc.code if isinstance(exc.code, int) else 2
+    code = 0
     try:
         code = int(import_module(f"rsbatch.commands.{args.command}").run(args))
         sys.stdout.flush()
     except BrokenPipeError:
         return code  # nobody reads on: not an error, and no success either where the command had another end
     except KeyboardInterrupt:
-        return Exit.SIGINT
+        return 130  # as Exit.SIGINT, which may be what is being imported
     except BaseException as exc:
         as_json = getattr(args, "log_format", "text") == "json"
         return _report(exc, debug=getattr(args, "debug", False), as_json=as_json)
@@ -105,8 +115,8 @@ def _safe_streams() -> Iterator[None]:
             _point_nowhere(number)
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        sys.stdout = cast(TextIO, _Results(before[0] or nowhere))
-        sys.stderr = cast(TextIO, _Remarks(before[1] or nowhere))
+        sys.stdout = _Results(before[0] or nowhere)
+        sys.stderr = _Remarks(before[1] or nowhere)
         try:
             yield
         finally:
@@ -133,7 +143,7 @@ class _Stream:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         with suppress(AttributeError, OSError, ValueError):
-            cast(Any, stream).reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -173,11 +183,14 @@ def _told() -> Iterator[None]:
     except OSError as exc:
         if exc.errno == errno.EIO:  # the terminal is gone
             raise BrokenPipeError(exc.errno, exc.strerror) from exc
+        from rsbatch.errors import StoreError
+
         raise StoreError(f"cannot write to standard output: {exc.strerror}") from exc
 
 
 def _report(exc: BaseException, *, debug: bool, as_json: bool) -> int:
     """Say what went wrong on standard error; gives the exit code."""
+    from rsbatch.errors import Exit, RsbatchError
     from rsbatch.text import printable, redact
 
     if debug:

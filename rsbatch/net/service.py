@@ -1,15 +1,17 @@
 """The service as the runner sees it, and its form over HTTP.
 
 Rule: this edge sends and receives bytes and translates httpx's errors; `rsbatch.wire` says what answers mean. The
-key lives in the headers of the two API clients and nowhere else. Requests never queue inside httpx's pool: a
-limiter of ours stands before each (cancelled requests that queue leak pool slots for good, encode/httpcore#1093).
+key lives in the headers of requests to the API and nowhere else. Requests never queue inside httpx's pools: places
+of ours stand before them (cancelled requests that queue leak pool slots for good, encode/httpcore#1093).
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from typing import Protocol, TypeVar
 from urllib.parse import quote
@@ -28,7 +30,10 @@ QUERY_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
 MAX_OPEN_SUBMITS = 32
 MAX_OPEN_QUERIES = 16
-"""httpx's pool costs time in proportion to its connections; a query takes a fraction of a second."""
+"""A query takes a fraction of a second, so 16 open ones carry 50 to 500 a second."""
+POOL_CONNECTIONS = 4
+"""A request costs httpx's pool time in proportion to its connections (httpcore looks through all of them): in pools of
+four it took 0.42 ms of CPU, in one of sixteen 1.1, and 1.6 with `httpx.AsyncClient` round that."""
 
 _SUBMIT_ANSWER_MOST = 1024 * 1024
 _NOT_SENT = (
@@ -78,20 +83,23 @@ class HttpService:
         self._clock = clock
         self._max_answer = max_answer
         self._secrets = _forms(key)
+        url = httpx.URL(base_url.rstrip("/"))
         # Submissions go on fresh connections: on a reused one that the server just dropped, nobody can tell
         # whether the request arrived. With fresh ones that doubt does not arise.
-        self._submits = _client(base_url, headers | {"Connection": "close"}, MAX_OPEN_SUBMITS, 0, transport)
-        self._queries = _client(base_url, headers, MAX_OPEN_QUERIES, MAX_OPEN_QUERIES, transport)
-        self._submit_slots = anyio.CapacityLimiter(MAX_OPEN_SUBMITS)
-        self._query_slots = anyio.CapacityLimiter(MAX_OPEN_QUERIES)
+        close = headers | {"Connection": "close"}
+        tls = httpx.create_ssl_context(trust_env=False) if transport is None else None
+        self._submits = _Endpoint(url, wire.SUBMIT_PATH, close, _Places(MAX_OPEN_SUBMITS, 0, tls, transport))
+        self._queries = _Endpoint(
+            url, wire.QUERY_PATH, headers, _Places(MAX_OPEN_QUERIES, POOL_CONNECTIONS, tls, transport)
+        )
 
     async def __aenter__(self) -> HttpService:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 5):
-            await self._submits.aclose()
-            await self._queries.aclose()
+            await self._submits.places.aclose()
+            await self._queries.places.aclose()
 
     async def submit(self, body: bytes) -> wire.SubmitOutcome:
         """Order one image; takes at most SUBMIT_SECONDS. A cancellation becomes the outcome that can be proved."""
@@ -100,9 +108,9 @@ class HttpService:
     async def _submit(self, body: bytes) -> wire.SubmitOutcome:
         exchange = _Exchange()
         try:
-            async with self._submit_slots:
+            async with self._submits.places.one() as transport:
                 with anyio.fail_after(SUBMIT_SECONDS):
-                    await self._post(self._submits, wire.SUBMIT_PATH, body, _SUBMIT_ANSWER_MOST, exchange)
+                    await self._submits.post(transport, body, _SUBMIT_ANSWER_MOST, exchange)
         except (anyio.get_cancelled_exc_class(), httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
             if not exchange.complete:  # else only the closing of the connection was disturbed
                 unsent = isinstance(exc, _NOT_SENT) or not exchange.begun
@@ -115,11 +123,11 @@ class HttpService:
 
     async def _query(self, job_id: str) -> wire.QueryOutcome:
         exchange = _Exchange()
-        async with self._query_slots:
+        async with self._queries.places.one() as transport:
             try:
                 with anyio.fail_after(QUERY_SECONDS):
                     body = wire.query_body(job_id)
-                    await self._post(self._queries, wire.QUERY_PATH, body, self._max_answer, exchange)
+                    await self._queries.post(transport, body, self._max_answer, exchange)
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
                 return wire.Trouble(_reason(exc))
         return wire.read_query(self._without_key(exchange.answer), self._clock.wall())
@@ -140,9 +148,65 @@ class HttpService:
         }
         return replace(outcome, **texts)  # type: ignore[arg-type]  # only texts are replaced, by texts
 
-    async def _post(self, client: httpx.AsyncClient, path: str, body: bytes, most: int, exchange: _Exchange) -> None:
+
+class _Places:
+    """Room for `count` requests at a time, each with a transport to go by, of which `kept` connections stay open.
+
+    `transport` replaces the network's, which share one context `tls` and have POOL_CONNECTIONS each.
+    """
+
+    def __init__(
+        self, count: int, kept: int, tls: ssl.SSLContext | None, transport: httpx.AsyncBaseTransport | None
+    ) -> None:
+        limits = httpx.Limits(max_connections=POOL_CONNECTIONS, max_keepalive_connections=kept)
+        self._transports: list[httpx.AsyncBaseTransport] = [transport] if transport is not None else []
+        if tls is not None:
+            self._transports += [
+                httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
+                for _ in range(count // POOL_CONNECTIONS)
+            ]
+        self._free = self._transports * (count // len(self._transports))
+        self._slots = anyio.CapacityLimiter(count)
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
+        """Wait for a place; the one that was left last comes first, for its connection is the likeliest to be open."""
+        async with self._slots:
+            transport = self._free.pop()
+            try:
+                yield transport
+            finally:
+                self._free.append(transport)
+
+    async def aclose(self) -> None:
+        for transport in self._transports:
+            await transport.aclose()
+
+
+class _Endpoint:
+    """One address that bodies are posted to.
+
+    Without `httpx.AsyncClient`, which would keep cookies, follow hints of redirects and log.
+    """
+
+    def __init__(self, base: httpx.URL, path: str, headers: dict[str, str], places: _Places) -> None:
+        self.places = places
+        self._url = base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode())
+        self._headers = httpx.Headers({"Accept": "*/*", **headers})
+        self._timeout = httpx.Timeout(SUBMIT_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS).as_dict()
+
+    async def post(self, transport: httpx.AsyncBaseTransport, body: bytes, most: int, exchange: _Exchange) -> None:
+        """Send one body and read the answer into `exchange`. Raises httpx's errors."""
+        request = httpx.Request(
+            "POST",
+            self._url,
+            headers=self._headers,
+            content=body,
+            extensions={"timeout": self._timeout, "trace": exchange.trace},
+        )
         exchange.begun = True  # until the transport tells that it is still connecting; not every one does
-        async with client.stream("POST", path, content=body, extensions={"trace": exchange.trace}) as response:
+        response = await transport.handle_async_request(request)
+        try:
             exchange.status = response.status_code
             exchange.headers = {name.lower(): value for name, value in response.headers.items()}
             response.stream = _ToItsEnd(response.stream, exchange)
@@ -152,6 +216,8 @@ class HttpService:
                 if size > most:
                     raise httpx.ReadError(f"an answer of more than {most} bytes")
                 exchange.chunks.append(chunk)
+        finally:
+            await response.aclose()
 
 
 class _Exchange:
@@ -201,24 +267,6 @@ def _forms(key: str) -> list[str]:
     encoded = {base64.b64encode(text.encode()).decode().rstrip("=") for text in (key, f"Bearer {key}")}
     escaped = {json.dumps(key)[1:-1], key.replace("/", "\\/"), quote(key, safe=""), quote(key)}
     return sorted({key, *encoded, *escaped}, key=len, reverse=True)
-
-
-def _client(
-    base_url: str,
-    headers: dict[str, str],
-    connections: int,
-    kept: int,
-    transport: httpx.AsyncBaseTransport | None,
-) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=base_url,
-        headers=headers,
-        timeout=httpx.Timeout(SUBMIT_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=kept),
-        follow_redirects=False,  # the key goes to no other host
-        trust_env=False,
-        transport=transport,
-    )
 
 
 def _reason(exc: BaseException) -> str:

@@ -35,8 +35,9 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 # What is there cannot be looked at; anything else (EIO, EMFILE) says nothing about what is there.
 _UNREACHABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
-_BUFFER = 256 * 1024
-"""Bytes gathered before they are handed to a thread: one hop for sixteen of the network's pieces."""
+_BUFFER = 1024 * 1024
+"""Bytes gathered before they are handed to a thread: a hop costs 0.1 ms of CPU, and most images then take one or two.
+No more, because every download at work holds as much."""
 
 
 class LocalPart:
