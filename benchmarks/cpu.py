@@ -80,14 +80,16 @@ def body(number: int) -> dict[str, str]:
     return {"model": "gpt-image-2", "prompt": f"A cat in ink style, number {number}", "size": "1024x1024"}
 
 
-def write_manifest(place: Path, tasks: int, url: str, in_flight: int, per_second: float = 1000) -> Path:
+def write_manifest(
+    place: Path, tasks: int, url: str, in_flight: int, size: str = "1024x1024", per_second: float = 1000
+) -> Path:
     """Write the same tasks as a manifest with a table, with limits that are never what a run waits for."""
     path = place / "manifest.yaml"
     rows = place / "rows.jsonl"
     rows.write_text("".join(f'{{"n": {n}}}\n' for n in range(tasks)))
     path.write_text(f"""\
 version: 1
-defaults: {{model: gpt-image-2, size: 1024x1024}}
+defaults: {{model: gpt-image-2, size: {size}}}
 tasks:
   - id: "task-{{{{ row.n }}}}"
     rows: rows.jsonl

@@ -16,6 +16,7 @@ ROWS = {
     "load": "many jobs in flight",
     "ledger": "the ledger, written and read",
     "manifest": "large manifests",
+    "nights": "a whole run of many tasks, killed and resumed",
     "startup": "how long the command takes to start",
 }
 """Every row by name; its module is `benchmarks.<name>`."""
