@@ -68,16 +68,16 @@ def run(quick: bool) -> list[Figure]:
 OURS = ["-m", "benchmarks.ours"]
 
 
-def write_tasks(place: Path, tasks: int) -> Path:
+def write_tasks(place: Path, tasks: int, size: str = "1024x1024") -> Path:
     """Write the tasks as the peers read them: a line each."""
     path = place / "tasks.jsonl"
-    path.write_text("".join(json.dumps({"id": f"task-{n}", "body": body(n)}) + "\n" for n in range(tasks)))
+    path.write_text("".join(json.dumps({"id": f"task-{n}", "body": body(n, size)}) + "\n" for n in range(tasks)))
     return path
 
 
-def body(number: int) -> dict[str, str]:
+def body(number: int, size: str) -> dict[str, str]:
     """Give the request of a task."""
-    return {"model": "gpt-image-2", "prompt": f"A cat in ink style, number {number}", "size": "1024x1024"}
+    return {"model": "gpt-image-2", "prompt": f"A cat in ink style, number {number}", "size": size}
 
 
 def write_manifest(

@@ -65,7 +65,7 @@ def run(quick: bool) -> list[Figure]:
             5000,
             [overall],
             at_least=True,
-            note=f"ms of CPU a task: {each:.1f} ours, {serving:.1f} the simulator's (so {1000 / each * 60:,.0f} tasks a minute a core); "
+            note=f"ms of CPU a task: {each:.1f} ours, {serving:.1f} the simulator's; "
             f"pace as it grew: {', '.join(f'{p:,.0f}' for p in pace)}; {again}",
         ),
         Figure(

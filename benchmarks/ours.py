@@ -1,4 +1,4 @@
-"""`rsbatch run` in a process that measures itself, with the queries as far apart as the peers' are."""
+"""`rsbatch run` in a process that measures itself, with the queries as far apart as a row says."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LOADED = rsbatch.runner, rsbatch.storage.local, fetch, service
 """Imported before the clock runs, as the peers' libraries are."""
 
 
-async def main(manifest: Path, interval: float) -> None:
-    """Run the manifest to its end."""
+async def main(manifest: Path, interval: float | None) -> None:
+    """Run the manifest to its end; without `interval` (seconds) jobs are asked for as a run does by itself."""
     project = open_project(manifest, Options())
-    result = await run(project, schedule=FixedInterval(interval))
+    result = await run(project, schedule=FixedInterval(interval) if interval else None)
     if result.exit_code:
         sys.exit(f"the run ended with {result.exit_code}: {result.message}")
 
 
 if __name__ == "__main__":
     with metered():
-        anyio.run(main, Path(sys.argv[1]), float(sys.argv[2]))
+        anyio.run(main, Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else None)
