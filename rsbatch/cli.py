@@ -88,6 +88,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return exc.code if isinstance(exc.code, int) else 2
     code = 0
     try:
+        _check_working_directory()
         code = int(import_module(f"rsbatch.commands.{args.command}").run(args))
         sys.stdout.flush()
     except BrokenPipeError:
@@ -98,6 +99,17 @@ def _main(argv: Sequence[str] | None) -> int:
         as_json = getattr(args, "log_format", "text") == "json"
         return _report(exc, debug=getattr(args, "debug", False), as_json=as_json)
     return code
+
+
+def _check_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as exc:
+        from rsbatch.errors import UsageError
+
+        raise UsageError(
+            f'the working directory is gone ({exc.strerror}); go to one that is there: cd "$HOME"'
+        ) from exc
 
 
 @contextmanager
@@ -226,7 +238,11 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 
 
 def _secrets() -> list[str]:
-    return [value for name, value in os.environ.items() if name.endswith(("_KEY", "_TOKEN")) and len(value) >= 8]
+    from pathlib import Path
+
+    from rsbatch.keys import secrets
+
+    return secrets(os.environ, Path())
 
 
 if __name__ == "__main__":

@@ -240,7 +240,11 @@ class RealFileSystem:
 
     def refuges(self) -> list[Path]:
         """See `FileSystem`: the working folder and the one for temporary files."""
-        return [Path.cwd(), Path(tempfile.gettempdir())]
+        found = []
+        for folder in (Path.cwd, tempfile.gettempdir):
+            with suppress(OSError):  # the one that was deleted, or none that can be written to
+                found.append(Path(folder()))
+        return found
 
     async def offload(self, work: Callable[[], T]) -> T:
         """See `FileSystem`: in a worker thread."""

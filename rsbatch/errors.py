@@ -9,7 +9,8 @@ that names the place and the remedy. Anything else that reaches `main` is a bug 
     ├── StoppedError          3   the run cannot go on now; run again
     ├── StoreError            4   the ledger or the output cannot be read or written
     │   └── LedgerDamaged     4   with the line number
-    └── LedgerBusy           75   another run holds the ledger
+    ├── LedgerBusy           75   another run holds the ledger
+    └── Interrupted     128 + n   a signal came before anything was begun
 """
 
 from __future__ import annotations
@@ -77,6 +78,14 @@ class LedgerBusy(RsbatchError):
     """Another run holds the ledger's lock."""
 
     exit_code = Exit.BUSY
+
+
+class Interrupted(RsbatchError):
+    """Signal `number` came while the manifest was being checked; nothing was submitted."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted while the manifest was checked; nothing was submitted by this run")
+        self.exit_code = Exit(128 + number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ a stranger must not be able to send secrets away.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +19,9 @@ from rsbatch.model import DEFAULT_BASE_URL, DEFAULT_KEY_ENV, Api
 BASE_URL_ENV = "RSBATCH_BASE_URL"
 _MOST = 4096
 _PREFIX = "sk-"
+_SECRET = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+_SHORTEST = 8
+"""Shorter texts are no keys, and to take them out of messages would make those unreadable."""
 
 
 def find_key(api: Api, environ: Mapping[str, str], folder: Path) -> str:
@@ -24,13 +29,13 @@ def find_key(api: Api, environ: Mapping[str, str], folder: Path) -> str:
 
     A base URL that is neither the default nor loopback has to be named by the environment too.
     """
-    dotenv = _read_dotenv(folder / ".env")
-    _check_host(api, environ.get(BASE_URL_ENV) or dotenv.get(BASE_URL_ENV) or "")
-    key = (environ.get(api.key_env) or dotenv.get(api.key_env) or "").strip()
+    path = folder / ".env"
+    _check_host(api, lambda: environ.get(BASE_URL_ENV) or _read_dotenv(path).get(BASE_URL_ENV) or "")
+    # What the environment has is not looked for in a file, which may be no good.
+    key = (environ.get(api.key_env) or _read_dotenv(path).get(api.key_env) or "").strip()
     if not key:
         raise UsageError(
-            f"no key: set {api.key_env} in the environment or in {folder / '.env'} "
-            f"(to try rsbatch without a key: --simulate)"
+            f"no key: set {api.key_env} in the environment or in {path} (to try rsbatch without a key: --simulate)"
         )
     if len(key) > _MOST or not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(f"{api.key_env} does not hold a key: it has characters that no key has")
@@ -51,9 +56,19 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def _check_host(api: Api, allowed: str) -> None:
+def secrets(environ: Mapping[str, str], folder: Path) -> list[str]:
+    """Give what must not be told, by its name or its form, of `environ` and of `.env` in `folder`; never fails."""
+    given = list(environ.items())
+    with suppress(UsageError):
+        given += _read_dotenv(folder / ".env").items()
+    found = (value.strip() for name, value in given if name.endswith(_SECRET) or value.strip().startswith(_PREFIX))
+    return [value for value in found if len(value) >= _SHORTEST]
+
+
+def _check_host(api: Api, named: Callable[[], str]) -> None:
     if _origin(api.base_url) == _origin(DEFAULT_BASE_URL) or is_loopback(api.base_url):
         return
+    allowed = named()
     try:
         agreed = bool(allowed) and _origin(allowed) == _origin(api.base_url)
     except ValueError:  # not a URL at all
@@ -71,10 +86,16 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
     from dotenv import dotenv_values
 
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as exc:
+        raise UsageError(f"cannot read {path}: {exc.strerror}") from exc
+    if not stat.S_ISREG(kind):  # to read a pipe may take for ever
+        raise UsageError(f"cannot read {path}: it is not a regular file; put the key into the environment instead")
     try:
         return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
     except (OSError, UnicodeDecodeError) as exc:

@@ -100,7 +100,7 @@ TRANSITIONS: dict[State | None, dict[Event, State]] = {
         Event.SAVED: State.SAVED,
     },
     State.FAILED_SUBMIT: _START | _DOUBT,
-    State.FAILED_DOWNLOAD: _IMAGES_COME,
+    State.FAILED_DOWNLOAD: _IMAGES_COME | {Event.RESUBMIT: State.RELEASED},
     State.FAILED_FINAL: _START | _BY_HAND,
     State.HELD: _BY_HAND | _DOUBT | {Event.FAILED_FINAL: State.FAILED_FINAL},  # the last by `repair` alone
     State.RELEASED: _START | _BY_HAND | _DOUBT,
@@ -112,8 +112,10 @@ OUT = frozenset({State.SUBMITTED, State.GENERATED, State.DOWNLOADED, State.FAILE
 SUBMITTABLE = frozenset({State.NOT_SUBMITTED, State.FAILED_SUBMIT, State.RELEASED})
 """A run submits these without being asked: no job came of them, or a person released them."""
 
-SETTLED_BY_HAND = frozenset({State.SUBMITTING, State.HELD, State.PARKED, State.FAILED_FINAL, State.RELEASED})
-"""What `resolve` may settle."""
+SETTLED_BY_HAND = frozenset(
+    {State.SUBMITTING, State.HELD, State.PARKED, State.FAILED_FINAL, State.RELEASED, State.FAILED_DOWNLOAD}
+)
+"""What `resolve` may settle; the last can only be submitted again, as its job is known and was delivered."""
 
 
 def advance(state: State | None, event: Event) -> State:

@@ -134,14 +134,14 @@ def decide(
         planned = _decide_new(task, state)
     else:
         if history.state is State.SAVED:
-            sizes = _own(history, state, sizes)
+            sizes = own_sizes(history, state, sizes)
         planned = _DECIDE[history.state](task, history, terms, sizes)
     if planned.action is Action.SUBMIT and not selects(terms.selection, task.id):
         return Planned(task, history, planned.state, Action.SKIP, f"not selected ({planned.reason})")
     return planned
 
 
-def _own(history: History, state: LedgerState, sizes: Sequence[int | None]) -> list[int | None]:
+def own_sizes(history: History, state: LedgerState, sizes: Sequence[int | None]) -> list[int | None]:
     """Leave out what stands at a path that another history took over: it is another image, whatever its size."""
     return [
         size if state.owner_of(file.path) in {None, history} else None

@@ -127,6 +127,10 @@ class Runner:
             halted=self._course.scheduler.halted,
             message=self._course.message,
             signal=self._signal,
+            undelivered=sum(
+                history.state is State.FAILED_DOWNLOAD and self._course.plan.matcher.owns(history)
+                for history in self._course.state.histories()
+            ),
         )
 
     # the loop

@@ -22,10 +22,10 @@ import anyio.to_thread
 from rsbatch import __version__, sidecar
 from rsbatch.body import ImageChanged, wire_bytes
 from rsbatch.clock import Clock, SystemClock
-from rsbatch.errors import Problem, StoreError, UsageError
+from rsbatch.errors import Interrupted, Problem, RsbatchError, StoreError, UsageError
 from rsbatch.keys import find_key
 from rsbatch.ledger import records
-from rsbatch.ledger.local import NAME, LocalLedgerFile, open_ledger, read_ledger
+from rsbatch.ledger.local import NAME, RESERVE, LocalLedgerFile, open_ledger, read_ledger
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.ledger.writer import Ledger
 from rsbatch.manifest.check import check
@@ -110,11 +110,22 @@ def check_owner(project: Project, state: LedgerState) -> None:
             f"{path} belongs to the manifest named {state.name}, and this one is named {project.manifest.name}; "
             f"give it another folder (output.dir or --output), or its old name back"
         )
+    if state.seq == 0 and ledger_is_lost(project.folder):
+        raise StoreError(
+            f"{path} is gone, and what was beside it is there ({RESERVE}): jobs may be out that it knew of. Put it "
+            f"back, or make one that holds every task: `rsbatch repair` with this manifest. If nothing of it is "
+            f"wanted any more, delete {RESERVE}, too"
+        )
     if state.seq == 0 and (found := next(find_sidecars(project.folder), None)) is not None:
         raise StoreError(
             f"{project.folder} has images of rsbatch ({found.name}) and no ledger: what was paid for them is not "
             f"known. `rsbatch repair` with this manifest rebuilds the ledger from the files beside the images"
         )
+
+
+def ledger_is_lost(folder: Path) -> bool:
+    """Tell if there was a ledger and is none: its reserve is made after it and stays."""
+    return os.path.lexists(folder / RESERVE) and not os.path.lexists(folder / NAME)
 
 
 def find_sidecars(folder: Path) -> Iterator[Path]:
@@ -137,10 +148,12 @@ def _sidecar_in(path: Path) -> sidecar.Sidecar | None:
         return None
 
 
-def match(project: Project, state: LedgerState, *, buying: bool = True) -> tuple[Matcher, int, list[str]]:
+def match(
+    project: Project, state: LedgerState, *, buying: bool = True, go_on: Callable[[], None] = lambda: None
+) -> tuple[Matcher, int, list[str]]:
     """Pass over the whole manifest once: check it, and give its tasks their histories.
 
-    Without `buying`, prices need not be there.
+    Without `buying`, prices need not be there. `go_on` is called with every task, and may raise.
 
     Gives the matcher (not settled), how many tasks are selected, and warnings. Raises ManifestError with every
     problem, and UsageError where a budget is set and a task to be submitted has no price.
@@ -152,6 +165,7 @@ def match(project: Project, state: LedgerState, *, buying: bool = True) -> tuple
 
     def visit(task: Task) -> None:
         nonlocal selected
+        go_on()
         matcher.visit(task)
         selected += selects(selection, task.id)
         if names_fit is not None:
@@ -264,7 +278,7 @@ async def _execute(
     from rsbatch.storage.local import LocalStorage
 
     key = None if project.options.simulate else find_key(project.manifest.api, os.environ, Path())
-    file, state, matcher, selected = await anyio.to_thread.run_sync(_open_ledger, project, observer)
+    file, state, matcher, selected = await _opened(project, observer, signals)
     ledger = Ledger(file, state, clock=clock, run=new_run_id(clock), say=observer.note)
     try:
         async with (connect or open_edges)(project, clock, key) as (service, fetcher):
@@ -314,7 +328,7 @@ def _run_plan(project: Project, matcher: Matcher, selected: int) -> RunPlan:
 @asynccontextmanager
 async def writing(project: Project) -> AsyncIterator[Ledger]:
     """Open the project's ledger for a command that writes records and is no run; raises as `run` does."""
-    if not (project.folder / NAME).exists():
+    if not os.path.lexists(project.folder / NAME):
         check_owner(project, LedgerState())
         raise UsageError(f"there is no ledger in {project.folder}; name the --simulate and --output of the run")
     file, state, said = open_ledger(project.folder)
@@ -339,17 +353,57 @@ def new_run_id(clock: Clock) -> str:
     return f"{moment}Z-{secrets.token_hex(3)}"
 
 
-def _open_ledger(project: Project, observer: Observer) -> tuple[LocalLedgerFile, LedgerState, Matcher, int]:
-    """Check the manifest, lock the ledger, match them. A ledger that is not there yet is made last."""
-    if not (project.folder / NAME).exists():
+Opened = tuple[LocalLedgerFile, LedgerState, Matcher, int]
+
+
+async def _opened(project: Project, observer: Observer, signals: AsyncIterator[int] | None) -> Opened:
+    """Open the ledger in a thread, so that a signal ends that at once; raises Interrupted.
+
+    A million tasks take a minute to check, in which nobody would know whether the signal was heard.
+    """
+    if signals is None:
+        return await anyio.to_thread.run_sync(_open_ledger, project, observer, lambda: None)
+    came: list[int] = []
+
+    async def watch() -> None:
+        async for number in signals:
+            came.append(number)
+            return
+
+    def go_on() -> None:
+        if came:
+            raise Interrupted(came[0])
+
+    opened: Opened | RsbatchError
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        try:
+            opened = await anyio.to_thread.run_sync(_open_ledger, project, observer, go_on)
+        except RsbatchError as exc:
+            opened = exc
+        group.cancel_scope.cancel()
+    if isinstance(opened, RsbatchError):
+        raise opened
+    if came:  # since the last task was checked
+        opened[0].close()
+        raise Interrupted(came[0])
+    return opened
+
+
+def _open_ledger(project: Project, observer: Observer, go_on: Callable[[], None]) -> Opened:
+    """Check the manifest, lock the ledger, match them. A ledger that is not there yet is made last.
+
+    `go_on` is called with every task, and may raise.
+    """
+    if not os.path.lexists(project.folder / NAME):
         check_owner(project, LedgerState())
-        match(project, LedgerState())
+        match(project, LedgerState(), go_on=go_on)
     file, state, said = open_ledger(project.folder)
     try:
         if said:
             observer.note(said)
         check_owner(project, state)
-        matcher, selected, warnings = match(project, state)
+        matcher, selected, warnings = match(project, state, go_on=go_on)
         for warning in warnings:
             observer.note(warning)
     except BaseException:

@@ -5,6 +5,7 @@ Rule: pure; its form is frozen with `sidecar` 1. It holds no key and no result U
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -12,11 +13,15 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from rsbatch.identity import check_id
 from rsbatch.model import MOST_USD, SavedFile
 
 VERSION = 1
 MOST_BYTES = 4 * 1024 * 1024
 """A sidecar is never larger; what is larger is not one of ours."""
+_HASH = re.compile("[0-9a-f]{64}")
+_FORMATS = {"png", "jpg", "webp"}
+_JOB_ID_MOST = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ def parse(data: bytes) -> Sidecar | None:
         usd = None if value["usd"] is None else Decimal(value["usd"])
         if usd is not None and not 0 <= usd < MOST_USD:
             return None
-        return Sidecar(
+        found = Sidecar(
             task=str(value["task"]),
             key=str(value["key"]),
             service=str(value["service"]),
@@ -100,3 +105,20 @@ def parse(data: bytes) -> Sidecar | None:
         )
     except (ValueError, KeyError, TypeError, ArithmeticError):
         return None
+    return found if _fits(found) else None
+
+
+def _fits(one: Sidecar) -> bool:
+    """Tell if all that names files or jobs later is as we write it: anybody may have edited the file."""
+    file = one.file
+    return (
+        _HASH.fullmatch(one.key) is not None
+        and _HASH.fullmatch(file.sha256) is not None
+        and file.format in _FORMATS
+        and check_id(one.task) is None
+        and one.job_id.isprintable()
+        and 0 < len(one.job_id) <= _JOB_ID_MOST
+        and 1 <= one.image <= one.images
+        and one.attempt >= 1
+        and file.bytes >= 0
+    )

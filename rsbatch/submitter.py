@@ -103,7 +103,9 @@ class Submitter:
                 await self._course.commit(seq)
             case wire.NotSent(reason):
                 seq = self._refuse(task, attempt, reason, None)
-                if not self._unreachable:
+                if self._course.scheduler.halted is not None:  # nothing is tried again; perhaps we gave it up
+                    self._course.edges.observer.note(f"{task.id} was not sent: {reason}")
+                elif not self._unreachable:
                     self._unreachable = True
                     self._course.edges.observer.note(f"the service cannot be reached, trying again: {reason}")
                 self._course.scheduler.throttled(order, reason, None, now, limit=False)

@@ -41,7 +41,8 @@ class Result:
     """How a run ended.
 
     `tasks` counts all tasks of the manifest by category, `selected` those that `--select` and `--limit` let through;
-    `seconds` is how long it took, `message` says why it stopped early, empty if it did not.
+    `seconds` is how long it took, `message` says why it stopped early, empty if it did not; `undelivered` failed
+    tasks have a paid job whose image could not be downloaded.
     """
 
     manifest: str
@@ -58,6 +59,7 @@ class Result:
     halted: Halt | None = None
     message: str = ""
     signal: int | None = None
+    undelivered: int = 0
 
     @property
     def exit_code(self) -> Exit:
@@ -175,9 +177,11 @@ def remedies(result: Result, command: str, again: str) -> list[str]:
             f"`rsbatch resolve {command} TASK --attach JOB_ID`, "
             f"`--not-sent` or `--resubmit`, all at once with `rsbatch run {again} --in-doubt resubmit`"
         )
-    if tasks[Category.FAILED]:
+    if result.undelivered:
+        lines.append(undelivered_words(result.undelivered, command, again))
+    if final := tasks[Category.FAILED] - result.undelivered:
         lines.append(
-            f"{tasks[Category.FAILED]} failed: `rsbatch status {command}` says why; "
+            f"{final} failed: `rsbatch status {command}` says why; "
             f"`rsbatch run {again} --retry-failed` submits final failures again (at a cost)"
         )
     if result.differing.altered:
@@ -193,12 +197,20 @@ def remedies(result: Result, command: str, again: str) -> list[str]:
     return lines
 
 
+def undelivered_words(count: int, command: str, again: str) -> str:
+    """Say what to do about jobs that were paid and whose images cannot be downloaded."""
+    return (
+        f"{count} not downloaded, though paid: every `rsbatch run {again}` tries again while the job answers. "
+        f"Give an image up, and order another at its price, with `rsbatch resolve {command} TASK --resubmit`"
+    )
+
+
 _REMEDY = {
     Halt.BUDGET: "raise run.budget (or --budget) and run again: rsbatch run {command}",
     Halt.KEY: "check the key in the environment or .env, then: rsbatch run {command}",
     Halt.BALANCE: "top up the account, then: rsbatch run {command}",
     Halt.ADDRESS: "check api.base_url, then: rsbatch run {command}",
-    Halt.STORE: "make room or mend the disk, then: rsbatch run {command}",
+    Halt.STORE: "make room or mend the disk, then: rsbatch run {command} (paid jobs are fetched, not bought again)",
 }
 
 

@@ -24,7 +24,7 @@ from rsbatch.ledger.state import LedgerState
 from rsbatch.lifecycle import State
 from rsbatch.manifest.check import check
 from rsbatch.planning import Matcher
-from rsbatch.session import Project, find_sidecars, new_run_id
+from rsbatch.session import Project, find_sidecars, ledger_is_lost, new_run_id
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,14 +38,15 @@ def run(args: argparse.Namespace) -> int:
     path = project.folder / NAME
     check(project.manifest)
     sidecars = list(find_sidecars(project.folder))
-    if not path.exists() and not sidecars:
+    lost = bool(sidecars) or ledger_is_lost(project.folder)
+    if not os.path.lexists(path) and not lost:
         say(f"there is no ledger in {project.folder} and no image of rsbatch: nothing to repair")
         return 0
     with lock_ledger(path) as fd:
         with os.fdopen(os.dup(fd), "rb") as file:
             file.seek(0)
             found = salvage(lines(file))
-        if not found.problems and (found.values or not sidecars):
+        if not found.problems and (found.values or not lost):
             say(f"{path} is sound ({len(found.values)} records): nothing to repair")
             return 0
         rebuild = _rebuild(project, found, sidecars)
@@ -70,7 +71,7 @@ def _rebuild(project: Project, found: Salvage, sidecars: list[Path]) -> Rebuild:
     for value in found.values:
         rebuild.keep(value)
     _check_owner(project, rebuild.state)
-    if not found.values and not any(_is_ours(project, path) for path in sidecars):
+    if not found.values and sidecars and not any(_is_ours(project, path) for path in sidecars):
         raise StoreError(f"the images in {project.folder} are of another manifest; repair it with that one")
     _adopt(project, rebuild, sidecars)
     rebuild.doubt_the_rest(_unseen(project, rebuild.state))
@@ -92,20 +93,22 @@ def _check_owner(project: Project, state: LedgerState) -> None:
 
 def _adopt(project: Project, rebuild: Rebuild, paths: list[Path]) -> None:
     """Take in images whose records are lost, from the files beside them."""
-    groups: defaultdict[tuple[str, str], list[sidecar.Sidecar]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str, str, str], list[sidecar.Sidecar]] = defaultdict(list)
     for path in paths:
         one = sidecar.parse(path.read_bytes())
         if one is not None:  # where it lies is true; what it says of that was written before a move
             place = path.relative_to(project.folder).as_posix().removesuffix(".json")
             one = replace(one, file=replace(one.file, path=place))
         if one is not None and one.service == project.service and one.manifest == project.manifest.name:
-            groups[one.task, one.key].append(one)
-    for (task, key), found in sorted(groups.items()):
-        history = rebuild.state.get(task, key)
+            groups[one.task, one.key, one.submitted, one.job_id].append(one)
+    adopted = set()  # a task may have been bought several times, each with an image of its own
+    for (task, key, _, _), found in sorted(groups.items()):
+        history = rebuild.state.get(task, key) if (task, key) not in adopted else None
         whole = len({s.image for s in found}) == found[0].images
         taken = rebuild.state.of_job(found[0].job_id) is not None
         if whole and not taken and (history is None or history.state is State.NOT_SUBMITTED):
             rebuild.adopt(found)
+            adopted.add((task, key))
 
 
 def _unseen(project: Project, state: LedgerState) -> list[tuple[str, str]]:

@@ -53,8 +53,13 @@ def _how(args: argparse.Namespace) -> How:
 async def _resolve(project: Project, args: argparse.Namespace) -> None:
     async with writing(project) as ledger:
         history = find(project, ledger.state, args.task)
+        if history.state is State.FAILED_DOWNLOAD and not args.resubmit:
+            raise UsageError(
+                f"{args.task} has job {history.job_id}, which was paid; every run tries to download its image. "
+                f"`--resubmit` gives that image up and orders another"
+            )
         if args.attach is not None:
-            _check_job(ledger.state, args.attach)
+            _check_job(ledger.state, history, args.attach)
         new = []
         if history.state is State.SUBMITTING:
             reason = "a crash came between its submission and the answer"
@@ -73,16 +78,16 @@ def find(project: Project, state: LedgerState, task: str) -> History:
         raise UsageError(f"the ledger has no task {task}; `rsbatch status` lists what is held")
     if not open_:
         word = histories[-1].state.value.replace("_", " ") if histories[-1].state else "new"
-        raise UsageError(f"{task} is {word}: only held, parked and finally failed tasks are settled by hand")
+        raise UsageError(f"{task} is {word}: only held, parked and failed tasks are settled by hand")
     if len(open_) > 1:
         matcher, _, _ = match(project, state, buying=False)
         open_ = [h for h in open_ if matcher.owns(h)] or open_
     return open_[-1]
 
 
-def _check_job(state: LedgerState, job_id: str) -> None:
+def _check_job(state: LedgerState, history: History, job_id: str) -> None:
     if not job_id or len(job_id) > 512 or not job_id.isprintable():
         raise UsageError("--attach takes a job id as the provider's records show it")
     other = state.of_job(job_id)
-    if other is not None:
+    if other is not None and other is not history:
         raise UsageError(f"job {job_id} is the job of {other.task}; a job is of one task")

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from rsbatch.commands.common import add_manifest_arguments, command_words, print_json, project_of, say
 from rsbatch.ledger.local import NAME
 from rsbatch.ledger.state import History
+from rsbatch.lifecycle import State
 from rsbatch.planning import Category, category
 from rsbatch.session import match
-from rsbatch.summary import spend_json, spend_words
+from rsbatch.summary import spend_json, spend_words, undelivered_words
 
 SHOWN = 10
 
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"{count} failed: {code}: {message}")
     if held:
         say(f"settle a held task: rsbatch resolve {command_words(args)} TASK --attach JOB_ID | --not-sent | --resubmit")
+    if undelivered := sum(h.state is State.FAILED_DOWNLOAD for h in mine):
+        say(undelivered_words(undelivered, command_words(args), command_words(args)))
     if state.runs and not state.ended:
         say("the newest run goes on, or was cut off")
     say(f"ledger: {project.folder / NAME}")

@@ -16,6 +16,7 @@ from rsbatch.errors import Exit, UsageError
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import State
 from rsbatch.model import SavedFile
+from rsbatch.planning import own_sizes
 from rsbatch.preview import file_sizes
 from rsbatch.session import Project
 from rsbatch.summary import Result
@@ -70,7 +71,8 @@ def differing(project: Project, state: LedgerState) -> Iterator[tuple[History, S
     for history in state.histories():
         if history.state is not State.SAVED:
             continue
-        for file, size in zip(history.files, file_sizes(project, history.files), strict=True):
+        sizes = own_sizes(history, state, file_sizes(project, history.files))
+        for file, size in zip(history.files, sizes, strict=True):
             if size is None:
                 yield history, file, "missing"
             elif size != file.bytes or _sha256(project.folder / file.path) != file.sha256:

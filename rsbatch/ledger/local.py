@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,6 +37,8 @@ RESERVE_BYTES = 256 * 1024
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCK_TRIES = 10
+_ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""No link is followed, and nothing that is no file (a pipe, a device) is waited for."""
 _CHUNK = 1024 * 1024
 
 
@@ -115,7 +119,8 @@ class LocalLedgerFile:
             return f"{len(lines)} records could be written nowhere but here, on standard error; keep them"
         if kept.parent == self.folder:
             return f"{len(lines)} records went to {kept}; the next run takes them in"
-        return f"{len(lines)} records went to {kept}; move it to {self.path.with_name(RESCUE)} before the next run"
+        add = f"cat {shlex.quote(str(kept))} >> {shlex.quote(str(places[0]))}"  # several places may have been needed
+        return f"{len(lines)} records went to {kept}; add them to the ledger's before the next run: {add}"
 
     def close(self) -> None:
         """Give up the lock.
@@ -277,13 +282,22 @@ def _renew(fs: FileSystem, fd: int, path: Path, size: int, more: bytes) -> tuple
     return new, size + len(more)
 
 
+def _open(fs: FileSystem, path: Path, flags: int) -> int:
+    """Open a regular file of its owner's alone; raises OSError for anything else that stands there."""
+    fd = fs.open(path, flags | _ALWAYS, 0o600)
+    if not stat.S_ISREG(fs.fstat(fd).st_mode):
+        release(fs, fd)
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file; move it away", str(path))
+    return fd
+
+
 def _reader(fs: FileSystem, path: Path) -> BinaryIO:
-    return fs.reader(fs.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    return fs.reader(_open(fs, path, os.O_RDONLY))
 
 
 def _read_rescue(fs: FileSystem, folder: Path) -> bytes | None:
     try:
-        fd = fs.open(folder / RESCUE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = _open(fs, folder / RESCUE, os.O_RDONLY)
     except FileNotFoundError:
         return None
     with fs.reader(fd) as file:
@@ -322,7 +336,7 @@ def _keep(fs: FileSystem, place: Path, data: bytes) -> bool:
 
 
 def _append_to(fs: FileSystem, path: Path, data: bytes) -> None:
-    fd = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = _open(fs, path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         before = fs.fstat(fd).st_size
         try:
@@ -345,7 +359,7 @@ def _free_name(fs: FileSystem, path: Path) -> Path:
 
 def _lock(fs: FileSystem, path: Path) -> int:
     for _ in range(_LOCK_TRIES):
-        fd = fs.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = _open(fs, path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             fs.lock(fd)
             mine, there = fs.fstat(fd), fs.stat(path)
@@ -384,7 +398,7 @@ def _make_reserve(fs: FileSystem, folder: Path) -> None:
     except FileNotFoundError:
         pass
     try:
-        fd = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        fd = _open(fs, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             write_all(fs, fd, os.urandom(RESERVE_BYTES))  # random: a file system that compresses must not shrink it
             fs.sync_file(fd)
@@ -397,5 +411,12 @@ def _make_reserve(fs: FileSystem, folder: Path) -> None:
 
 
 def _store_error(verb: str, path: Path, exc: OSError) -> StoreError:
-    why = "the disk is full" if exc.errno in _FULL else (exc.strerror or str(exc))
-    return StoreError(f"cannot {verb} {path}: {why}")
+    """Name the very file: it may be one beside the ledger."""
+    place = exc.filename if isinstance(exc.filename, str | Path) else path
+    why = _WHY.get(exc.errno or 0) or exc.strerror or str(exc)
+    return StoreError(f"cannot {verb} {place}: {why}")
+
+
+_WHY = dict.fromkeys(_FULL, "the disk is full") | {
+    errno.ELOOP: "it is a symbolic link, which is not followed; put the file itself in its place"
+}

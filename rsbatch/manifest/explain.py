@@ -73,6 +73,12 @@ def unknown_key(key: str, known: Iterable[str], hint: str = "") -> str:
     return f"unknown key {key!r}" + (f"; {hint}" if hint else f"; known: {', '.join(lowered.values())}")
 
 
+def _shown(node: Node) -> str:
+    if node.items is not None:
+        return "a list" if isinstance(node.value, list) else "a mapping"
+    return "nothing" if node.value is None or not node.raw else node.raw[:60]
+
+
 def _explained(steps: list[Any], item: Any, root: Node, file: str, kind: Any) -> tuple[list[Any], Place, str]:
     what = item["type"]
     node = find(root, steps)
@@ -89,10 +95,9 @@ def _explained(steps: list[Any], item: Any, root: Node, file: str, kind: Any) ->
     if what == "string_type":
         message = text_message(node)
     elif what in _KINDS:
-        shown = "nothing" if node.value is None else node.raw if node.raw is not None else "something else"
-        message = f"must be {_KINDS[what]}, not {shown[:60]}"
+        message = f"must be {_KINDS[what]}, not {_shown(node)}"
     elif what == "literal_error":
-        message = f"must be {item['ctx']['expected']}, not {node.raw or 'something else'}"
+        message = f"must be {item['ctx']['expected']}, not {_shown(node)}"
     elif what == "value_error":
         message = str(item["ctx"]["error"])
     elif what == "string_pattern_mismatch":

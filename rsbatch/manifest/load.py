@@ -11,6 +11,7 @@ import gc
 import hashlib
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
@@ -119,8 +120,11 @@ def _run_date(given: str | None, today: Callable[[], date]) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.is_dir():
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
             raise ManifestError([Problem(str(path), 0, 0, "", "is a folder; name the manifest in it")])
+        if not stat.S_ISREG(kind):  # to read a pipe may take for ever, and later runs need the manifest again
+            raise ManifestError([Problem(str(path), 0, 0, "", "is a pipe or a device; save the manifest in a file")])
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except FileNotFoundError as error:

@@ -114,7 +114,7 @@ class HttpService:
         except (anyio.get_cancelled_exc_class(), httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
             if not exchange.complete:  # else only the closing of the connection was disturbed
                 unsent = isinstance(exc, _NOT_SENT) or not exchange.begun
-                return wire.NotSent(_reason(exc)) if unsent else wire.Doubt(_reason(exc))
+                return wire.NotSent(_reason(exc, "it was sent")) if unsent else wire.Doubt(_reason(exc))
         return wire.read_submit(self._without_key(exchange.answer), self._clock.wall())
 
     async def query(self, job_id: str) -> wire.QueryOutcome:
@@ -269,9 +269,9 @@ def _forms(key: str) -> list[str]:
     return sorted({key, *encoded, *escaped}, key=len, reverse=True)
 
 
-def _reason(exc: BaseException) -> str:
+def _reason(exc: BaseException, before: str = "the answer came") -> str:
     if not isinstance(exc, Exception):
-        return "interrupted before the answer came"
+        return f"interrupted before {before}"
     name = type(exc).__name__
     text = str(exc)
     return f"{name}: {text}" if text else name

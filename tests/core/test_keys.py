@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rsbatch.errors import UsageError
-from rsbatch.keys import find_key, is_loopback
+from rsbatch.keys import find_key, is_loopback, secrets
 from rsbatch.model import Api
 
 KEY = "sk-canary-0123456789"
@@ -41,7 +43,34 @@ def test_what_is_no_key_is_not_shown(tmp_path: Path, key: str) -> None:
 def test_a_dotenv_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="cannot read"):
-        find_key(Api(), ENV, tmp_path)
+        find_key(Api(), {}, tmp_path)
+    assert find_key(Api(), ENV, tmp_path) == KEY, "the environment wins"
+    assert secrets(ENV, tmp_path) == [KEY]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_dotenv_that_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / ".env")
+    with pytest.raises(UsageError, match=r"\.env: it is not a regular file"):
+        find_key(Api(), {}, tmp_path)
+    assert find_key(Api(), ENV, tmp_path) == KEY
+
+
+def test_a_dotenv_that_leads_to_itself(tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to(tmp_path / ".env")
+    with pytest.raises(UsageError, match=r"cannot read .*\.env"):
+        find_key(Api(), {}, tmp_path)
+
+
+def test_secrets_are_known_by_their_names_or_their_form(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "A_KEY=0123456789\nPLACE=sk-0123456789\nRSBATCH_BASE_URL=https://x.example\nB_KEY=123\n"
+    )
+    assert secrets({"C_TOKEN": "abcdefgh", "HOME": "/home/somebody"}, tmp_path) == [
+        "abcdefgh",
+        "0123456789",
+        "sk-0123456789",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -107,13 +107,14 @@ def test_what_was_appended_is_there_at_the_next_open(folder: Path) -> None:
 def test_a_ledger_that_is_a_link_or_a_folder_is_refused(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / NAME).symlink_to(folder / "elsewhere")
-    with pytest.raises(StoreError, match="cannot open"):
-        open_ledger(folder)
+    for command in (open_ledger, read_ledger):
+        with pytest.raises(StoreError, match=r"cannot .*ledger.jsonl: it is a symbolic link"):
+            command(folder)
     assert not (folder / "elsewhere").exists()
     (folder / NAME).unlink()
     (folder / NAME).mkdir()
     for command in (open_ledger, read_ledger):
-        with pytest.raises(StoreError, match="directory"):
+        with pytest.raises(StoreError, match=r"directory|a folder"):
             command(folder)
     with pytest.raises(StoreError, match="directory"), lock_ledger(folder / NAME):
         pass
@@ -394,9 +395,9 @@ def test_a_full_disk_takes_the_reserve_and_then_the_rescue(
         append(file, big)
     assert (small_disk / NAME).read_bytes() == book.data + big, "cut back to the last whole record"
     said = file.rescue([big])
+    kept = tmp_path / f"rsbatch-small-{RESCUE}"
     assert said == (
-        f"1 records went to {tmp_path / f'rsbatch-small-{RESCUE}'}; "
-        f"move it to {small_disk / RESCUE} before the next run"
+        f"1 records went to {kept}; add them to the ledger's before the next run: cat {kept} >> {small_disk / RESCUE}"
     )
     assert not (small_disk / RESCUE).exists(), "no half line is left"
     assert (tmp_path / f"rsbatch-small-{RESCUE}").read_bytes() == big

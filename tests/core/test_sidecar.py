@@ -16,7 +16,7 @@ from rsbatch.sidecar import Sidecar, dump, parse
 
 ONE = Sidecar(
     task="cat",
-    key="k",
+    key="ab" * 32,
     service="s",
     manifest="m",
     attempt=1,
@@ -91,6 +91,19 @@ def changed(**more: Any) -> bytes:
         changed(usd="1e9"),
         changed(usd="abc"),
         changed(usd={}),
+        changed(key="../" * 21 + "a"),
+        changed(key="AB" * 32),
+        changed(sha256="ab"),
+        changed(format="../png"),
+        changed(task="../cat"),
+        changed(task=""),
+        changed(job_id=""),
+        changed(job_id="a\nb"),
+        changed(job_id="x" * 513),
+        changed(image=0),
+        changed(image=3),
+        changed(attempt=0),
+        changed(bytes=-1),
     ],
 )
 def test_what_is_none_of_ours(data: bytes) -> None:

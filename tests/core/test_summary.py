@@ -173,6 +173,11 @@ def test_a_stopped_run_in_words() -> None:
         (result(halted=Halt.STORE), "make room"),
         (result(HELD), "1 held: they may have been charged"),
         (result(FAILED), "1 failed: `rsbatch status m.yaml` says why"),
+        (
+            result(FAILED, undelivered=1),
+            "1 not downloaded, though paid: every `rsbatch run m.yaml --limit 9` tries again while the job answers. "
+            "Give an image up, and order another at its price, with `rsbatch resolve m.yaml TASK --resubmit`",
+        ),
         (result(differing=Differing(altered=["a", "b"])), "2 saved files differ"),
         (result(differing=Differing(gone=["a"])), "1 saved files are gone"),
     ],
@@ -210,7 +215,10 @@ def vars_of(run: ThisRun) -> dict[str, int]:
         (Halt.KEY, "check the key in the environment or .env, then: rsbatch run m.yaml -q"),
         (Halt.BALANCE, "top up the account, then: rsbatch run m.yaml -q"),
         (Halt.ADDRESS, "check api.base_url, then: rsbatch run m.yaml -q"),
-        (Halt.STORE, "make room or mend the disk, then: rsbatch run m.yaml -q"),
+        (
+            Halt.STORE,
+            "make room or mend the disk, then: rsbatch run m.yaml -q (paid jobs are fetched, not bought again)",
+        ),
     ],
 )
 def test_remedies_word_for_word(halted: Halt, remedy: str) -> None:

@@ -93,8 +93,7 @@ def test_a_full_disk_ends_the_run_and_no_job_id_is_lost(simulate: Callable[..., 
         "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); "
         "from rsbatch.cli import main; sys.exit(main(['run', 'manifest.yaml']))"
     )
-    project.output.mkdir(parents=True)
-    (project.output / "ledger.jsonl.reserve").write_bytes(b"x" * 262144)
+    assert project.run("--limit", "0").code == 0  # its reserve would not fit under the limit
     done = subprocess.run(
         [project.command()[0], "-c", script], cwd=project.folder, env=project.env, capture_output=True, text=True
     )

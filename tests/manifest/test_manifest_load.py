@@ -138,7 +138,7 @@ def test_variables_win_and_may_be_new(folder: Folder) -> None:
         ("limits: {in_flight: true}", "3:21 limits.in_flight: must be a whole number, not true"),
         ("limits: {in_flight: 010}", '3:21 limits.in_flight: YAML reads this as 8; quote it: "010"'),
         ("limits: {in_flight: }", "3:21 limits.in_flight: must be a whole number, not nothing"),
-        ("limits: {downloads: [1]}", "3:21 limits.downloads: must be a whole number, not something else"),
+        ("limits: {downloads: [1]}", "3:21 limits.downloads: must be a whole number, not a list"),
         ("limits: {submits_per_second: 0}", "3:30 limits.submits_per_second: must be greater than 0"),
         ("limits: {submits_per_second: .nan}", "3:30 limits.submits_per_second: must be"),
         ("limits: {submits_per_second: x}", "3:30 limits.submits_per_second: must be a number, not x"),
