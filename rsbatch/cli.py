@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from importlib import import_module
 
 from rsbatch import __version__
@@ -72,7 +73,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit code."""
     with _safe_streams():
-        return _main(argv)
+        return copy_context().run(_main, argv)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -89,6 +90,7 @@ def _main(argv: Sequence[str] | None) -> int:
     code = 0
     try:
         _check_working_directory()
+        _show_work(args)
         code = int(import_module(f"rsbatch.commands.{args.command}").run(args))
         sys.stdout.flush()
     except BrokenPipeError:
@@ -110,6 +112,15 @@ def _check_working_directory() -> None:
         raise UsageError(
             f'the working directory is gone ({exc.strerror}); go to one that is there: cd "$HOME"'
         ) from exc
+
+
+def _show_work(args: argparse.Namespace) -> None:
+    """Let long work tell how far it is, unless the command is to be silent, or to say things in its own way."""
+    from rsbatch.progress.work import show_on
+
+    given = {"quiet": False, "progress": "auto", "log_format": "text", "watch": False} | vars(args)
+    silent = given["quiet"] or given["watch"] or given["progress"] == "none" or given["log_format"] == "json"
+    show_on(None if silent else sys.stderr)
 
 
 @contextmanager

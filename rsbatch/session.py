@@ -34,6 +34,7 @@ from rsbatch.manifest.load import load_manifest
 from rsbatch.model import Limits, LocalImage, Rules, Selection, Task
 from rsbatch.planning import Action, Matcher, Terms, decide, selects
 from rsbatch.progress.interface import Observer, Silent
+from rsbatch.progress.work import working
 
 if TYPE_CHECKING:
     from rsbatch.net.fetch import Fetcher
@@ -166,6 +167,7 @@ def match(
     def visit(task: Task) -> None:
         nonlocal selected
         go_on()
+        tick(1)
         matcher.visit(task)
         selected += selects(selection, task.id)
         if names_fit is not None:
@@ -175,7 +177,8 @@ def match(
             if history is None or _submits(project, state, history, task):
                 unpriced.append(task)
 
-    checked = check(project.manifest, visit)
+    with working("checking the manifest", "tasks") as tick:
+        checked = check(project.manifest, visit)
     matcher.settle()
     if selection.patterns and not selected:
         raise UsageError(f"--select {' '.join(selection.patterns)} matches no task of {project.manifest.path.name}")

@@ -18,6 +18,7 @@ from rsbatch.lifecycle import State
 from rsbatch.model import SavedFile
 from rsbatch.planning import own_sizes
 from rsbatch.preview import file_sizes
+from rsbatch.progress.work import working
 from rsbatch.session import Project
 from rsbatch.summary import Result
 
@@ -68,15 +69,16 @@ def run(args: argparse.Namespace) -> int:
 
 def differing(project: Project, state: LedgerState) -> Iterator[tuple[History, SavedFile, str]]:
     """Give every saved file that is not as the ledger has it, with `missing` or `altered`."""
-    for history in state.histories():
-        if history.state is not State.SAVED:
-            continue
-        sizes = own_sizes(history, state, file_sizes(project, history.files))
-        for file, size in zip(history.files, sizes, strict=True):
-            if size is None:
-                yield history, file, "missing"
-            elif size != file.bytes or _sha256(project.folder / file.path) != file.sha256:
-                yield history, file, "altered"
+    saved = [history for history in state.histories() if history.state is State.SAVED]
+    with working("comparing files", "files", sum(len(history.files) for history in saved)) as tick:
+        for history in saved:
+            sizes = own_sizes(history, state, file_sizes(project, history.files))
+            for file, size in zip(history.files, sizes, strict=True):
+                if size is None:
+                    yield history, file, "missing"
+                elif size != file.bytes or _sha256(project.folder / file.path) != file.sha256:
+                    yield history, file, "altered"
+                tick(1)
 
 
 def _sha256(path: Path) -> str | None:

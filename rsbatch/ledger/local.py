@@ -26,6 +26,7 @@ from rsbatch.errors import LedgerBusy, StoreError
 from rsbatch.ledger.replay import Replayed, replay
 from rsbatch.ledger.rescue import Merged, merge
 from rsbatch.ledger.state import LedgerState
+from rsbatch.progress.work import reading
 
 NAME = "ledger.jsonl"
 TORN = "ledger.jsonl.torn"
@@ -146,8 +147,8 @@ def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, L
     except OSError as exc:
         raise _store_error("open", path, exc) from exc
     try:
-        with fs.reader(fs.dup(fd)) as file:
-            replayed = replay(file, str(path))
+        with fs.reader(fs.dup(fd)) as file, reading(file, "reading the ledger") as told:
+            replayed = replay(told, str(path))
         said = [_keep_torn(fs, path, replayed)]
         rescued, size = _read_rescue(fs, folder), replayed.end
         merged = merge(replayed.state, rescued or b"", size)
@@ -181,8 +182,8 @@ def read_ledger(folder: Path, fs: FileSystem = REAL) -> LedgerState:
     path = folder / NAME
     try:
         rescued = _read_rescue(fs, folder)
-        with _reader(fs, path) as file:
-            replayed = replay(file, str(path))
+        with _reader(fs, path) as file, reading(file, "reading the ledger") as told:
+            replayed = replay(told, str(path))
     except FileNotFoundError:
         return LedgerState()
     except OSError as exc:

@@ -96,6 +96,8 @@ class LedgerState:
         self.service: str | None = None
         self.name: str | None = None
         self.runs = 0
+        self.began = 0.0
+        """When the newest run began, seconds since 1970."""
         self.ended = True
         """False where the newest run left no `run_ended`."""
         self.last_run_ended: Mapping[str, Any] | None = None
@@ -164,6 +166,7 @@ class LedgerState:
         if kind == "run_started":
             self.service, self.name = str(value["service"]), str(value["name"])
             self.runs += 1
+            self.began = seconds_of(value["ts"])
             self.ended = False
         elif kind == "run_ended":
             self.ended = True

@@ -52,7 +52,8 @@ class Bar:
     def begin(self, total: int, already: int) -> None:
         """See `Observer`."""
         self._latest = Snapshot(total, saved=already, pending=total - already)
-        self._bar = _make(total, already, self._stream)
+        # Drawn by us alone: `mininterval` and `delay` keep the constructor from drawing its own line first.
+        self._bar = make_bar(total, already, self._stream, mininterval=float("inf"), delay=1e-9)
         self._draw()
 
     def update(self, snapshot: Snapshot) -> None:
@@ -125,7 +126,8 @@ def wants_color() -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _make(total: int, already: int, stream: TextIO) -> tqdm[Any]:
+def make_bar(total: int | None, already: int, stream: TextIO, **options: Any) -> tqdm[Any]:
+    """Give a bar of tqdm's that does as little as can be behind its caller's back."""
     from tqdm import tqdm
 
     class _Bar(tqdm):  # type: ignore[type-arg]
@@ -136,5 +138,4 @@ def _make(total: int, already: int, stream: TextIO) -> tqdm[Any]:
 
     # tqdm's own default makes a multiprocessing lock, which on macOS starts a process.
     _Bar.set_lock(threading.RLock())
-    # Drawn by us alone: `mininterval` and `delay` keep the constructor from drawing its own line first.
-    return _Bar(total=total, initial=already, file=stream, mininterval=float("inf"), delay=1e-9, dynamic_ncols=False)
+    return _Bar(total=total, initial=already, file=stream, **options)

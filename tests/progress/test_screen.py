@@ -1,0 +1,46 @@
+"""Lines drawn anew in their place."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import struct
+import termios
+
+from rsbatch.progress.interface import Snapshot
+from rsbatch.progress.screen import Screen, rows_of, safe
+
+
+def drawn(columns: int, rows: int, *frames: list[str]) -> list[str]:
+    """What a terminal of this size is sent for each frame."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    sent = []
+    with os.fdopen(theirs, "w") as stream:
+        screen = Screen(stream)
+        for frame in frames:
+            screen.draw(frame)
+            sent.append(os.read(ours, 65536).decode().replace("\r\n", "\n"))
+    os.close(ours)
+    return sent
+
+
+def test_a_frame_takes_the_place_of_the_one_before() -> None:
+    first, second, third = drawn(80, 24, ["a", "b", "c"], ["d"], ["e"])
+    assert first == "\r\x1b[Ja\nb\nc\n"
+    assert second == "\x1b[3A\r\x1b[Jd\n"
+    assert third == "\x1b[1A\r\x1b[Je\n"
+
+
+def test_a_frame_fits_whatever_the_size() -> None:
+    (frame,) = drawn(20, 5, ["x" * 50, "橘猫" * 20, "c", "d", "e", "f"])
+    lines = frame.removeprefix("\r\x1b[J").splitlines()
+    assert lines == ["x" * 19, "橘猫" * 4 + "橘", "c", "…"], "wide characters take two columns"
+
+
+def test_the_bar_is_that_of_a_run(busy: Snapshot) -> None:
+    assert "41% 418/1,000" in Screen(io.StringIO()).bar(busy)
+    assert rows_of(io.StringIO()) == 24
+    assert safe(["a\x1b[2J"]) == ["a\\x1b[2J"]
