@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
+from math import ceil
 from typing import Protocol, TypeVar
 from urllib.parse import quote
 
@@ -28,6 +29,8 @@ Outcome = TypeVar("Outcome", wire.SubmitOutcome, wire.QueryOutcome)
 SUBMIT_SECONDS = 120.0
 QUERY_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
+_STEP = 5.0
+"""Seconds; a stop of the process counts as no more."""
 MAX_OPEN_SUBMITS = 32
 MAX_OPEN_QUERIES = 16
 """A query takes a fraction of a second, so 16 open ones carry 50 to 500 a second."""
@@ -108,9 +111,8 @@ class HttpService:
     async def _submit(self, body: bytes) -> wire.SubmitOutcome:
         exchange = _Exchange()
         try:
-            async with self._submits.places.one() as transport:
-                with anyio.fail_after(SUBMIT_SECONDS):
-                    await self._submits.post(transport, body, _SUBMIT_ANSWER_MOST, exchange)
+            async with self._submits.places.one() as transport, _running_for(SUBMIT_SECONDS):
+                await self._submits.post(transport, body, _SUBMIT_ANSWER_MOST, exchange)
         except (anyio.get_cancelled_exc_class(), httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
             if not exchange.complete:  # else only the closing of the connection was disturbed
                 unsent = isinstance(exc, _NOT_SENT) or not exchange.begun
@@ -193,7 +195,8 @@ class _Endpoint:
         self.places = places
         self._url = base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode())
         self._headers = httpx.Headers({"Accept": "*/*", **headers})
-        self._timeout = httpx.Timeout(SUBMIT_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS).as_dict()
+        # The whole of a request has a deadline of ours.
+        self._timeout = httpx.Timeout(None, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS).as_dict()
 
     async def post(self, transport: httpx.AsyncBaseTransport, body: bytes, most: int, exchange: _Exchange) -> None:
         """Send one body and read the answer into `exchange`. Raises httpx's errors."""
@@ -260,6 +263,36 @@ class _ToItsEnd(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+@asynccontextmanager
+async def _running_for(seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError in what takes more than so many seconds in which this process ran.
+
+    One that was stopped (Ctrl-Z, a paused machine) finds the answer in its socket when it goes on, and has the time to
+    read it; with a plain deadline every submission that was open would be in doubt.
+    """
+    failure: Exception | None = None
+    over = False
+
+    async def count_down() -> None:
+        nonlocal over
+        for _ in range(ceil(seconds / _STEP)):
+            await anyio.sleep(_STEP)
+        over = True
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(count_down)
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:  # as itself, not in a group
+            failure = exc
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if over:
+        raise TimeoutError
 
 
 def _forms(key: str) -> list[str]:

@@ -13,6 +13,7 @@ import anyio
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from rsbatch import sidecar
 from rsbatch.errors import Exit, StoreError
@@ -72,6 +73,48 @@ def test_an_answer_is_taken_though_closing_its_connection_was_interrupted(world:
     world.wrap = lambda inner: Slow()
     world.run([task("a")], signals=signal_at(*TWICE))
     assert [(h.state, h.job_id) for h in world.state.histories()] == [(State.SUBMITTED, "task_1")]
+
+
+def test_a_submission_that_was_open_while_the_process_was_stopped_is_no_doubt(world: World) -> None:
+    """Ctrl-Z for an hour: the answer came meanwhile, and waits in the socket."""
+
+    class Stopped(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            response = await inner.handle_async_request(request)
+            if request.url.path == wire.SUBMIT:
+                come = anyio.Event()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(come.wait)
+                    await anyio.sleep(1)
+                    clock = trio.lowlevel.current_clock()
+                    assert isinstance(clock, trio.testing.MockClock)
+                    clock.jump(3600)
+                    come.set()
+                await anyio.sleep(1)  # more than one read
+            return response
+
+    inner: httpx.AsyncBaseTransport
+
+    def wrap(transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
+        nonlocal inner
+        inner = transport
+        return Stopped()
+
+    world.wrap = wrap
+    world.run([task("a"), task("b")])
+    assert {h.state for h in world.state.histories()} == {State.SAVED}
+    assert len(world.audit["jobs"]) == 2
+
+
+def test_a_submission_that_is_never_answered_is_in_doubt_after_two_minutes(world: World) -> None:
+    class Never(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            return await anyio.sleep_forever()
+
+    world.wrap = lambda inner: Never()
+    world.run([task("a")])
+    assert [(h.state, h.message) for h in world.state.histories()] == [(State.HELD, "TimeoutError")]
+    assert 120 <= world.elapsed <= 130
 
 
 def test_done_without_images_counts_only_three_times_in_a_row(world: World) -> None:
