@@ -32,6 +32,7 @@ COMMANDS = {
     "repair": "make a damaged or lost ledger usable again",
     "init": "write a commented manifest to start from",
     "schema": "print the manifest's JSON Schema, for editors",
+    "completion": "print a script for bash, zsh or fish that completes commands and options",
     "simulate": "the service on loopback, for trying things out and for tests",
 }
 """Every command with its one line of help; each lives in the module of its name in `rsbatch.commands`."""

@@ -326,8 +326,8 @@ def json_schema() -> dict[str, Any]:
     """Make the manifest's JSON Schema (draft 2020-12), for editors."""
     schema = ManifestModel.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "rsbatch manifest"
     for part in (schema, *schema["$defs"].values()):
+        part["title"] = "rsbatch manifest"  # what editors show above a key's description; not our classes' names
         for key in part["properties"].values():
             key.pop("title", None)
     return schema
