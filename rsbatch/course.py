@@ -7,15 +7,18 @@ nothing else. It starts nothing and sends nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
+from typing import Any
 
 import anyio
 
 from rsbatch import wire
+from rsbatch.asking import LearnedTimes, QuerySchedule
+from rsbatch.ceiling import Ceiling, InFlightLimit
 from rsbatch.clock import Clock
 from rsbatch.errors import Problem, StoreError
 from rsbatch.ledger import records
@@ -26,7 +29,6 @@ from rsbatch.lifecycle import State
 from rsbatch.model import Limits, Rules, Selection, Task
 from rsbatch.net.fetch import Fetcher
 from rsbatch.net.service import MAX_OPEN_QUERIES, MAX_OPEN_SUBMITS, Service
-from rsbatch.pacing import AdaptiveInFlight, FixedInterval, InFlightLimit, QuerySchedule
 from rsbatch.planning import Category, Matcher, category, selects
 from rsbatch.progress.interface import Observer
 from rsbatch.scheduler import Halt, Order, Policies, Scheduler
@@ -55,7 +57,7 @@ class RunPlan:
     `started` is the `run_started` record, `grace` seconds of harvest after a signal, `manifest`, `ledger` and
     `output` are texts for the summary. `selected` is how many tasks `--select` lets through. `restore` are saved
     histories to fetch again; without `harvest` jobs that are out are left alone. `problems` fills as `tasks`
-    is read.
+    is read. `schedule` and `in_flight` take the place of what is learned.
     """
 
     tasks: Iterator[Task]
@@ -75,7 +77,7 @@ class RunPlan:
     restore: Sequence[History] = ()
     harvest: bool = True
     problems: Sequence[Problem] = ()
-    schedule: QuerySchedule = field(default_factory=FixedInterval)
+    schedule: QuerySchedule | None = None
     in_flight: InFlightLimit | None = None
 
 
@@ -88,9 +90,12 @@ class Course:
         self.ledger = edges.ledger
         self.state = edges.ledger.state
         self.began = anyio.current_time()
+        earlier = learned_by(self.state.last_run_ended)
+        self.ceiling = Ceiling(plan.limits.in_flight, earlier.get("ceiling"))
+        self.times = LearnedTimes(earlier.get("times"))
         policies = Policies(
-            plan.in_flight or AdaptiveInFlight(plan.limits.in_flight),
-            plan.schedule,
+            plan.in_flight or self.ceiling,
+            plan.schedule or self.times,
             MAX_OPEN_SUBMITS,
             MAX_OPEN_QUERIES,
             edges.rng,
@@ -107,6 +112,11 @@ class Course:
         self._offered = 0
         self._reserved = Decimal(0)
         self._harvests: set[anyio.CancelScope] = set()
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What this run and earlier ones found out about the service, for the next one to start from."""
+        return {"ceiling": self.ceiling.as_json(), "times": self.times.as_json()}
 
     # counts
 
@@ -232,6 +242,12 @@ class Course:
             finally:
                 self._harvests.discard(scope)
                 self.news.set()
+
+
+def learned_by(run_ended: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What a `run_ended` record says that its run found out about the service; empty if it says nothing."""
+    learned = (run_ended or {}).get("learned")
+    return learned if isinstance(learned, Mapping) else {}
 
 
 def _live(state: State | None) -> Category:

@@ -72,8 +72,8 @@ class Harvester:
             case wire.Trouble():
                 job.troubles += 1
                 self._course.scheduler.asked(job, now, after=min(30.0, 3.0 * 1.5**job.troubles))
-            case wire.Waiting():
-                self._course.scheduler.asked(job, now)
+            case wire.Waiting(state):
+                self._course.scheduler.asked(job, now, state=state)
 
     async def _park_if_over(self, job: Job, now: float) -> bool:
         since = job.since if job.since is not None else now
@@ -110,7 +110,7 @@ class Harvester:
             queries=job.queries,
         )
         seq = self._course.put(record)
-        self._course.scheduler.release(job, now)
+        self._course.scheduler.finished(job, now)
         inline = any(url.startswith("data:") for url in images)
         try:
             await self._course.commit(seq)

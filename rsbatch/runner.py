@@ -93,6 +93,7 @@ class Runner:
             matcher = self._course.plan.matcher
             job = Job(history, matcher.path_of(history), orphan=not matcher.owns(history))
             job.ended = history.state not in {State.SUBMITTED, State.PARKED}
+            job.age = max(0.0, self._course.edges.clock.wall() - history.submitted_at)
             self._course.scheduler.watch(job, now)
 
     async def _close(self) -> Result:
@@ -102,7 +103,7 @@ class Runner:
         if ledger.failure is None:
             try:
                 await ledger.commit(ledger.state.seq)  # so that an end on the disk says: all before it is there, too
-                await ledger.write(records.run_ended(result.as_json()))
+                await ledger.write(records.run_ended(result.as_json() | {"learned": self._course.learned}))
             except StoreError as exc:
                 self._course.store_failed(exc)
                 result = self._result()

@@ -9,17 +9,35 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
 from random import Random
 from typing import Generic, TypeVar
 
+from rsbatch.asking import QuerySchedule
+from rsbatch.ceiling import InFlightLimit
 from rsbatch.ledger.state import History
 from rsbatch.lifecycle import State
+from rsbatch.line import Line, Place
 from rsbatch.model import Limits, Task
-from rsbatch.pacing import InFlightLimit, QuerySchedule, RateGate
+from rsbatch.pacing import RateGate
 from rsbatch.retry import UNAVAILABLE_SECONDS, backoff
+
+SLOT_PRICE = 0.05
+"""Seconds of delay that a query is worth where a slot idles until we notice its end. A twelfth of a second of a slot
+costs more than a request does; see docs/performance.md for what follows."""
+COVERED_PRICE = 1.0
+"""The same where jobs of ours wait at the service and take the slot: a delay costs nothing but part of the buffer."""
+LAST_PRICE = 0.02
+"""The same for the last job of a run, whose delay is the run's; where several are left, each of them may be it."""
+QUERY_SHARE = 0.8
+"""How much of `queries_per_second` the schedule plans with; the rest evens out bursts."""
+WAITING_SECONDS = 15.0
+"""How long a job that is presumed to wait is left alone, unless the end of another tells that it has begun."""
+REFUSED_SECONDS = 1.0
+"""The pause after a refusal without `Retry-After` while jobs are out: their ends, not time, make room."""
 
 T = TypeVar("T")
 
@@ -40,7 +58,9 @@ class Job:
     `path` is where its image goes, with EXT; `since` the time its timeout counts from (None: from its first query);
     `ended` is true once the service holds it no more; `orphan` that no task of the manifest is its own; `restore`
     that it was saved before and its file is gone; `rebuy` what to submit if it does not
-    answer; `fresh` that this run submitted it.
+    answer; `fresh` that this run submitted it; `kind` its class of durations; `age` how
+    long it is out already, in seconds; `place` where it stands among the jobs that
+    are out.
     """
 
     history: History
@@ -58,6 +78,13 @@ class Job:
     download_attempts: int = 0
     download_since: float | None = None
     images: tuple[str, ...] = ()
+    kind: str = ""
+    age: float = 0.0
+    place: Place | None = None
+
+
+_WAIT, _RUN = "WAIT", "RUN"
+"""The service's words; where others come, nothing is concluded from them."""
 
 
 class Halt(Enum):
@@ -131,6 +158,11 @@ class _DueHeap(Generic[T]):
         """Take the first thing that is due, None if nothing is."""
         return heapq.heappop(self._heap)[2] if self._heap and self._heap[0][0] <= now else None
 
+    def hasten(self, due: Callable[[T], float]) -> None:
+        """Make each thing due at the time that `due` gives for it, where that is earlier."""
+        self._heap = [(min(at, due(item)), tick, item) for at, tick, item in self._heap]
+        heapq.heapify(self._heap)
+
 
 @dataclass(slots=True)
 class Open:
@@ -178,6 +210,8 @@ class Scheduler:
         self._submits_from = self._queries_from = float("-inf")
         self._submit_pauses = self._query_pauses = 0
         self._hopeful_at = now
+        self._line = Line()
+        self._draining = False
 
     # what is left
 
@@ -206,6 +240,8 @@ class Scheduler:
         """Ask for `job` from the time `due` on; it counts as in flight until it is reported as ended."""
         if not job.ended:
             self.in_flight += 1
+            if job.place is None:
+                job.place = self._line.enter(job.kind, due, due - job.age)
         self._jobs.push(due, job)
 
     def halt(self, reason: Halt, *, harvest: bool = True) -> None:
@@ -219,6 +255,7 @@ class Scheduler:
     def next(self, now: float) -> Step:
         """Say what to start at `now`, and count it as under way; downloads first, new submissions last."""
         if self.harvesting:
+            self._drain()
             step = self._next_download(now) or self._next_query(now)
             if step is not None:
                 return step
@@ -243,10 +280,15 @@ class Scheduler:
         return StartDownload(job)
 
     def _next_query(self, now: float) -> StartQuery | None:
-        at = self._query_time()
-        job = self._jobs.pop(now) if at is not None and at <= now else None
-        if job is None:
-            return None
+        while (at := self._query_time()) is not None and at <= now:
+            job = self._jobs.pop(now)
+            if job is not None and job.place is not None and job.place.not_before > now:
+                self._jobs.push(job.place.not_before, job)  # it has begun to run since, and has some time
+                continue
+            return None if job is None else self._start_query(job, now)
+        return None
+
+    def _start_query(self, job: Job, now: float) -> StartQuery:
         self._query_gate.take(now)
         self.open.queries += 1
         if job.since is None:
@@ -275,6 +317,33 @@ class Scheduler:
             return None
         return max(limit, self._submits_from, self._submit_gate.opens_at())
 
+    def _drain(self) -> None:
+        """Once nothing is left to submit, ask for what is out more often than was planned."""
+        if not self._draining and self._nothing_to_submit:
+            self._draining = True
+            self._jobs.hasten(self._last_due)
+
+    def _last_due(self, job: Job) -> float:
+        if job.place is None:
+            return float("inf")
+        job.place.not_before = float("-inf")
+        return job.place.alive + self._delay(job.place)
+
+    @property
+    def _nothing_to_submit(self) -> bool:
+        return self.halted is not None or (self.exhausted and not self._ready and not len(self._delayed))
+
+    def _delay(self, place: Place | None) -> float:
+        """Seconds from when a job was last known to go on to when it should be asked for."""
+        price = COVERED_PRICE if self._policies.in_flight.covered else SLOT_PRICE
+        if self._nothing_to_submit:
+            price = min(price, LAST_PRICE * max(1, self.in_flight))
+        if place is not None and place.began is None:
+            return WAITING_SECONDS
+        kind, age = ("", 0.0) if place is None else (place.kind, place.age)
+        share = QUERY_SHARE * self.limits.queries_per_second / max(1, len(self._jobs) + self.open.queries)
+        return self._policies.queries.delay(kind, age, price, share)
+
     def _query_time(self) -> float | None:
         due = self._jobs.due()
         if due is None or self.open.queries >= self._policies.open_queries:
@@ -296,7 +365,7 @@ class Scheduler:
             return False
         if self.harvesting and (len(self._jobs) or self._downloads or len(self._later_downloads)):
             return False
-        return self.halted is not None or (self.exhausted and not self._ready and not len(self._delayed))
+        return self._nothing_to_submit
 
     def _next_time(self) -> float | None:
         times: list[float | None] = []
@@ -313,23 +382,36 @@ class Scheduler:
     def accepted(self, job: Job, now: float) -> None:
         """The order became `job`, durably recorded."""
         self.open.submits -= 1
-        self._policies.in_flight.accepted(self.in_flight, now)
+        if self._policies.in_flight.accepted(self._held, now):
+            self._submit_gate.slower()
+        else:
+            self._submit_gate.faster()
         self._submit_pauses = 0
         self._hopeful_at = now
         self.in_flight -= 1  # `watch` counts the job itself
         job.since = now
-        self.watch(job, now + self._policies.queries.delay(0.0, 0))
+        job.place = self._line.enter(job.kind, now, now)
+        if self._policies.in_flight.queued(self._line.rank(job.place)):
+            self._line.wait(job.place)
+        self.watch(job, now + self._delay(job.place))
+
+    @property
+    def _held(self) -> int:
+        """How many jobs the service holds, as far as we know."""
+        return self.in_flight - self.open.submits
 
     def throttled(self, order: Order, reason: str, retry_after: float | None, now: float, *, limit: bool) -> None:
         """The order was put off through no fault of its own; `limit`: by the service's rate or concurrency limit."""
         self._back(now)
-        if limit:
-            self._policies.in_flight.refused(self.in_flight, now)
+        full = limit and self._held > 0  # what is out makes room by its end
         if now >= self._submits_from:  # several that were under way together count once
-            self._submit_pauses += 1
-        wait = retry_after if retry_after else backoff(self._submit_pauses, self._policies.rng)
+            self._submit_pauses += not full
+            if limit:
+                self._policies.in_flight.refused(self._held, now)
+        wait = retry_after or (REFUSED_SECONDS if full else backoff(self._submit_pauses, self._policies.rng))
         self._submits_from = max(self._submits_from, now + wait)
-        self.paused = reason
+        if not full:
+            self.paused = reason
         self._ready.appendleft(order)
 
     def retry(self, order: Order, after: float, now: float) -> None:
@@ -347,12 +429,27 @@ class Scheduler:
 
     # what happened to jobs
 
-    def asked(self, job: Job, now: float, *, after: float | None = None) -> None:
-        """A query told that the job goes on; ask again by the schedule, or after `after` seconds."""
+    def asked(self, job: Job, now: float, *, after: float | None = None, state: str = "") -> None:
+        """A query told that the job goes on; ask again by the schedule, or after `after` seconds.
+
+        `state` is the service's word for how it goes on.
+        """
         self.open.queries -= 1
         self._query_pauses = 0
-        age = now - job.since if job.since is not None else 0.0
-        self._jobs.push(now + (self._policies.queries.delay(age, job.queries) if after is None else after), job)
+        if after is None and job.place is not None:
+            self._saw(job.place, state, now)
+        self._jobs.push(now + (self._delay(job.place) if after is None else after), job)
+
+    def _saw(self, place: Place, state: str, now: float) -> None:
+        limit = self._policies.in_flight
+        if state in {_WAIT, _RUN}:
+            waiting = state == _WAIT
+            limit.seen(waiting=waiting, rank=self._line.rank(place), running=self._line.running - place.running)
+            if not waiting:
+                self._line.run(place, now)
+            elif limit.queued(self._line.rank(place)):
+                self._line.wait(place)
+        place.alive = now
 
     def queries_throttled(self, job: Job, retry_after: float | None, now: float) -> None:
         """The service wants fewer queries."""
@@ -372,12 +469,25 @@ class Scheduler:
         self.open.queries -= 1
         self.release(job, now)
 
+    def finished(self, job: Job, now: float) -> None:
+        """A query told that the job has its images: learn how long it took, and free its slot."""
+        place = job.place
+        if job.fresh and place is not None and place.began is not None:
+            self._policies.queries.ended(job.kind, place.age, now - place.began)
+        self.release(job, now)
+
     def release(self, job: Job, now: float) -> None:
         """Free the job's slot, once."""
-        if not job.ended:
-            job.ended = True
-            self.in_flight -= 1
-            self._hopeful_at = now
+        job.ended, place = True, job.place
+        if place is None:
+            return
+        job.place = None
+        self.in_flight -= 1
+        self._hopeful_at = now
+        self._policies.in_flight.ended(place.alive, now)
+        begun = self._line.leave(place, now)
+        if begun is not None and begun.began is not None:
+            begun.not_before = begun.began + self._delay(begun)
 
     # what happened to downloads
 

@@ -37,9 +37,9 @@ from rsbatch.progress.interface import Observer, Silent
 from rsbatch.progress.work import working
 
 if TYPE_CHECKING:
+    from rsbatch.asking import QuerySchedule
     from rsbatch.net.fetch import Fetcher
     from rsbatch.net.service import Service
-    from rsbatch.pacing import QuerySchedule
     from rsbatch.runner import RunPlan
     from rsbatch.summary import Result
 

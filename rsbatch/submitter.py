@@ -9,6 +9,7 @@ from __future__ import annotations
 import anyio
 
 from rsbatch import retry, wire
+from rsbatch.asking import kind_of
 from rsbatch.body import ImageChanged, ledger_form
 from rsbatch.course import HALTS, Course
 from rsbatch.errors import StoreError
@@ -146,7 +147,7 @@ class Submitter:
             raise
         history = self._course.state.get(task.id, task.key)
         if history is not None:
-            self._course.scheduler.accepted(Job(history, task.path, fresh=True), now)
+            self._course.scheduler.accepted(Job(history, task.path, fresh=True, kind=kind_of(task.body)), now)
 
     async def _doubted(self, task: Task, attempt: int, reason: str) -> None:
         seq = self._course.put(records.in_doubt(task.id, task.key, attempt=attempt, reason=reason))

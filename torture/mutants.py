@@ -54,6 +54,8 @@ TESTS: dict[str, list[str]] = {
     "ledger/mend": ["ledger_mend"],
     "ledger/replay": ["ledger_replay", "ledger_local"],
     "pacing": ["retry_pacing", "scheduler"],
+    "ceiling": ["ceiling"],
+    "line": ["line"],
     "summary": ["summary"],
     "identity": ["identity"],
     "saver": [],

@@ -43,6 +43,7 @@ import rsbatch.runner
 import rsbatch.simulator.server
 import rsbatch.storage.local  # noqa: F401 - see above
 from rsbatch import cli, session, sidecar
+from rsbatch.asking import FixedInterval
 from rsbatch.clock import Clock
 from rsbatch.errors import RsbatchError, StoreError
 from rsbatch.ledger.local import NAME, read_ledger
@@ -51,7 +52,6 @@ from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import State
 from rsbatch.net.fetch import Fetcher, HttpFetcher
 from rsbatch.net.service import HttpService, Service
-from rsbatch.pacing import FixedInterval
 from rsbatch.progress.interface import Silent
 from rsbatch.session import Options, Project
 from rsbatch.simulator import Settings, SimulatorTransport, open_simulator

@@ -18,7 +18,9 @@ ROOT = Path(rsbatch.__file__).parent
 
 # A name that ends in `.*` stands for the rest of its package.
 PURE = {
+    "asking",
     "body",
+    "ceiling",
     "errors",
     "identity",
     "ledger.__init__",
@@ -28,6 +30,7 @@ PURE = {
     "ledger.rescue",
     "ledger.state",
     "lifecycle",
+    "line",
     "manifest.__init__",
     "manifest.explain",
     "manifest.faults",

@@ -9,7 +9,7 @@ from core_help import quick
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsbatch.pacing import QUERY_INTERVAL, AdaptiveInFlight, FixedInterval, RateGate
+from rsbatch.pacing import RateGate
 from rsbatch.retry import (
     BACKOFF_MOST,
     DOWNLOAD_ATTEMPTS,
@@ -106,66 +106,6 @@ def test_a_late_timer_does_not_lower_the_rate() -> None:
     assert now == pytest.approx(100, rel=0.01)
 
 
-def test_the_fixed_schedule() -> None:
-    assert FixedInterval().delay(50, 7) == QUERY_INTERVAL
-    assert FixedInterval(1).delay(0, 0) == 1
-
-
-def test_the_limit_starts_at_the_most() -> None:
-    limit = AdaptiveInFlight(8)
-    assert limit.limit == 8
-    assert limit.opens_at(7) == float("-inf")
-    assert limit.opens_at(8) is None
-
-
-def test_a_refusal_shows_the_ceiling_which_is_probed_later() -> None:
-    limit = AdaptiveInFlight(8)
-    limit.refused(3, 100)
-    assert limit.limit == 3
-    assert limit.opens_at(2) == float("-inf")
-    assert limit.opens_at(3) == 110
-    assert limit.opens_at(4) is None
-    limit.accepted(4, 110)
-    assert (limit.limit, limit.opens_at(5)) == (4, 110), "the next probe takes two steps"
-    limit.accepted(3, 111)
-    assert limit.limit == 4
-
-
-def test_a_refused_probe_doubles_the_wait_up_to_five_minutes() -> None:
-    limit, now, waits = AdaptiveInFlight(8), 0.0, []
-    for _ in range(8):
-        limit.refused(3, now)
-        at = limit.opens_at(3)
-        assert at is not None
-        waits.append(at - now)
-        now = at
-    assert waits == [10, 20, 40, 80, 160, 300, 300, 300]
-
-
-def test_refusals_that_were_under_way_together_count_once() -> None:
-    limit = AdaptiveInFlight(8)
-    for held in (7, 6, 5, 4, 3):
-        limit.refused(held, 100)
-    assert (limit.limit, limit.opens_at(3)) == (3, 110)
-    limit.refused(0, 110)
-    assert (limit.limit, limit.opens_at(1)) == (1, 130)
-
-
-@quick
-@given(st.integers(1, 40), st.lists(st.tuples(st.booleans(), st.integers(0, 50), st.floats(0, 100)), max_size=50))
-def test_the_limit_stays_in_its_bounds(most: int, events: list[tuple[bool, int, float]]) -> None:
-    limit, now = AdaptiveInFlight(most), 0.0
-    for accepted, held, pause in events:
-        now += pause
-        if accepted:
-            limit.accepted(min(held, most), now)
-        else:
-            limit.refused(held, now)
-        assert 1 <= limit.limit <= most
-        assert limit.opens_at(most) is None
-        assert limit.opens_at(0) == float("-inf"), "one is always allowed"
-
-
 def test_a_gate_catches_up_after_less_than_a_second_alone() -> None:
     gate = RateGate(1000)
     gate.take(0)
@@ -175,31 +115,30 @@ def test_a_gate_catches_up_after_less_than_a_second_alone() -> None:
     assert gate.opens_at() == pytest.approx(1.951), "half a second late: a twentieth is made good"
 
 
-def test_probes_take_one_step_then_two_then_four_and_a_refusal_begins_anew() -> None:
-    limit = AdaptiveInFlight(99)
-    limit.refused(3, 0)
-    limit.accepted(3, 10)
-    assert limit.opens_at(4) is None, "what is within the limit is no probe"
-    for held, step in ((4, 2), (5, 4), (6, 8)):
-        limit.accepted(held, 10)
-        assert limit.opens_at(held + step - 1) == 10
-        assert limit.opens_at(held + step) is None
-    limit.refused(6, 20)
-    assert limit.opens_at(6) == 30, "the wait begins anew, too"
-    assert limit.opens_at(7) is None
-
-
-def test_a_probe_that_goes_through_ends_the_doubling_of_waits() -> None:
-    limit = AdaptiveInFlight(99)
-    for now in (0, 10, 30):
-        limit.refused(3, now)
-    limit.accepted(4, 70)
-    limit.refused(4, 80)
-    assert limit.opens_at(4) == 90
-
-
 def test_a_whole_second_late_is_too_late_to_be_made_good() -> None:
     gate = RateGate(1)
     gate.take(0)
     gate.take(2)
     assert gate.opens_at() == 3
+
+
+def test_a_gate_that_was_too_fast_slows_down_and_comes_back() -> None:
+    gate = RateGate(10)
+    gate.slower()
+    gate.take(0)
+    assert gate.opens_at() == pytest.approx(0.2)
+    for _ in range(20):
+        gate.slower()
+    gate.take(10)
+    assert gate.opens_at() == pytest.approx(40), "never slower than one in 30 seconds"
+    for _ in range(400):
+        gate.faster()
+    gate.take(100)
+    assert gate.opens_at() == pytest.approx(100.1), "and never faster than it was made"
+
+
+def test_a_gate_of_less_than_one_in_thirty_seconds_stays_as_it_is() -> None:
+    gate = RateGate(0.01)
+    gate.slower()
+    gate.take(0)
+    assert gate.opens_at() == 100

@@ -11,11 +11,18 @@ from core_help import task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsbatch.asking import FixedInterval
+from rsbatch.ceiling import Ceiling
 from rsbatch.ledger.state import History
 from rsbatch.model import Limits
-from rsbatch.pacing import AdaptiveInFlight, FixedInterval
 from rsbatch.retry import UNAVAILABLE_SECONDS
 from rsbatch.scheduler import (
+    COVERED_PRICE,
+    LAST_PRICE,
+    QUERY_SHARE,
+    REFUSED_SECONDS,
+    SLOT_PRICE,
+    WAITING_SECONDS,
     Finished,
     Halt,
     Idle,
@@ -32,7 +39,7 @@ FAST = Limits(in_flight=4, submits_per_second=1000, queries_per_second=1000, dow
 
 
 def scheduler(limits: Limits = FAST, *, submits: int = 8, queries: int = 8, now: float = 0.0) -> Scheduler:
-    policies = Policies(AdaptiveInFlight(limits.in_flight), FixedInterval(), submits, queries, Random(1))
+    policies = Policies(Ceiling(limits.in_flight), FixedInterval(), submits, queries, Random(1))
     return Scheduler(limits, policies, now)
 
 
@@ -223,21 +230,34 @@ def test_throttled_queries() -> None:
 class Notes:
     """An in-flight limit without a limit and a schedule of one second, which write down what they are told."""
 
-    def __init__(self) -> None:
+    def __init__(self, runs: int = 10**6, *, covered: bool = False, of_rate: bool = False) -> None:
         self.told: list[tuple[Any, ...]] = []
+        self.runs = runs
+        self.covered = covered
+        self.of_rate = of_rate
 
-    def opens_at(self, in_flight: int) -> float | None:
+    def opens_at(self, held: int) -> float | None:
         return float("-inf")
 
-    def accepted(self, in_flight: int, now: float) -> None:
-        self.told.append(("accepted", in_flight, now))
+    def queued(self, rank: int) -> bool:
+        return rank > self.runs
 
-    def refused(self, in_flight: int, now: float) -> None:
-        self.told.append(("refused", in_flight, now))
+    def accepted(self, held: int, now: float) -> bool:
+        self.told.append(("accepted", held, now))
+        return self.of_rate
 
-    def delay(self, age: float, queries: int) -> float:
-        self.told.append(("delay", age, queries))
+    def refused(self, held: int, now: float) -> None:
+        self.told.append(("refused", held, now))
+
+    def seen(self, *, waiting: bool, rank: int, running: int) -> None:
+        self.told.append(("waits" if waiting else "runs", rank, running))
+
+    def delay(self, kind: str, age: float, price: float, most_queries: float) -> float:
+        self.told.append(("delay", kind, age, price, most_queries))
         return 1.0
+
+    def ended(self, *what: Any) -> None:
+        self.told.append(("ended", *what))
 
 
 def test_what_the_policies_are_told() -> None:
@@ -258,13 +278,138 @@ def test_what_the_policies_are_told() -> None:
     assert one.next(10) == StartQuery(old)
     old.since = None
     one.asked(old, 10)
-    assert notes.told == [
-        ("refused", 0, 4),
-        ("accepted", 1, 7),
-        ("delay", 0.0, 0),
-        ("delay", 2.5, 1),
-        ("delay", 0.0, 1),
+    assert [told for told in notes.told if told[0] != "delay"] == [("refused", 0, 4), ("accepted", 1, 7)]
+    delays = [told[1:] for told in notes.told if told[0] == "delay"]
+    assert delays == [
+        ("", 0.0, SLOT_PRICE, QUERY_SHARE * 1000),
+        ("", 2.5, SLOT_PRICE, QUERY_SHARE * 1000),
+        ("", 0.0, SLOT_PRICE, QUERY_SHARE * 1000),
     ]
+
+
+def names(notes: Notes, *kinds: str) -> list[tuple[Any, ...]]:
+    return [told for told in notes.told if told[0] in kinds]
+
+
+def test_what_a_job_that_is_done_took_is_learned_from_the_last_time_it_was_known_to_go_on() -> None:
+    notes = Notes()
+    one = Scheduler(FAST, Policies(notes, notes, 8, 8, Random(1)), 0)
+    one.offer(order())
+    submit(one, 0)
+    it = job(fresh=True, kind="big")
+    one.accepted(it, 1)
+    assert one.next(2) == StartQuery(it)
+    one.asked(it, 3, state="RUN")
+    assert one.next(4) == StartQuery(it)
+    one.finished(it, 5)
+    assert names(notes, "runs", "ended") == [("runs", 1, 0), ("ended", "big", 2.0, 4.0), ("ended", 3, 5)]
+    old = job()
+    one.watch(old, 6)
+    assert one.next(6) == StartQuery(old)
+    one.finished(old, 7)
+    assert names(notes, "ended")[2:] == [("ended", 6, 7)], "how long a job of another run took is not known"
+
+
+def waiting_pair(notes: Notes) -> tuple[Scheduler, Job, Job]:
+    one = Scheduler(FAST, Policies(notes, notes, 8, 8, Random(1)), 0)
+    jobs = []
+    for n in range(2):
+        one.offer(order())
+        submit(one, n / 1000)
+        jobs.append(job(fresh=True))
+        one.accepted(jobs[-1], 0)
+    return one, jobs[0], jobs[1]
+
+
+def test_a_job_that_waits_is_left_alone_until_another_ends() -> None:
+    notes = Notes(runs=1, covered=True)
+    one, first, second = waiting_pair(notes)
+    assert one.next(1) == StartQuery(first)
+    assert one.next(1) == Idle(WAITING_SECONDS)
+    one.finished(first, WAITING_SECONDS - 1)
+    assert second.place is not None
+    assert second.place.began == (WAITING_SECONDS - 1) / 2, "in the middle of when the first may have ended"
+    second.place.not_before = WAITING_SECONDS + 9
+    assert one.next(WAITING_SECONDS) == Idle(WAITING_SECONDS + 9)
+    assert one.next(WAITING_SECONDS + 9) == StartQuery(second)
+    assert {told[3] for told in names(notes, "delay")} == {COVERED_PRICE}
+
+
+def test_a_job_that_says_that_it_waits_or_runs_is_believed() -> None:
+    notes = Notes(runs=1)
+    one, first, second = waiting_pair(notes)
+    assert one.next(1) == StartQuery(first)
+    one.asked(first, 1, state="WAIT")
+    assert first.place is not None
+    assert second.place is not None
+    assert first.place.began == 0, "a first in line has no one to wait for"
+    assert one.next(2) == StartQuery(first)
+    one.asked(first, 2, state="something else")
+    one.open.queries = 7
+    assert one.next(3) == StartQuery(first)
+    one.open.queries = 7
+    assert one.next(WAITING_SECONDS) == StartQuery(second)
+    one.asked(second, WAITING_SECONDS, state="RUN")
+    assert second.place.began == WAITING_SECONDS / 2
+    assert names(notes, "waits", "runs") == [("waits", 1, 0), ("runs", 2, 0)]
+    assert one.next(WAITING_SECONDS + 1) == StartQuery(second)
+    one.asked(second, WAITING_SECONDS + 1, state="WAIT")
+    assert second.place.began is None
+    one.open.queries = 7
+    assert one.next(2 * WAITING_SECONDS + 1) == StartQuery(second)
+    one.finished(second, 2 * WAITING_SECONDS + 2)
+    when = ("ended", WAITING_SECONDS + 1, 2 * WAITING_SECONDS + 2)
+    assert names(notes, "ended") == [when], "when it began is not known, so its time is not"
+
+
+def test_the_last_jobs_are_asked_for_more_often() -> None:
+    notes = Notes(covered=True)
+    one, first, second = waiting_pair(notes)
+    old = job(ended=True)
+    one.watch(old, 90)
+    notes.told.clear()
+    one.exhausted = True
+    one.next(0.5)
+    assert [told[3] for told in names(notes, "delay")] == [2 * LAST_PRICE] * 2
+    assert one.next(1) == StartQuery(first)
+    one.asked(first, 1)
+    one.ended(second, 1)
+    one.open.queries += 1  # it was not asked for
+    assert one.next(2) == StartQuery(second)
+    one.abandoned(second, 2)
+    assert one.next(2) == StartQuery(first)
+    one.asked(first, 2)
+    assert names(notes, "delay")[-1][3] == LAST_PRICE
+
+
+def test_a_refusal_of_the_rate_slows_submissions_down() -> None:
+    notes = Notes(of_rate=True)
+    one = Scheduler(Limits(submits_per_second=10), Policies(notes, notes, 8, 8, Random(1)), 0)
+    for _ in range(3):
+        one.offer(order())
+    submit(one, 0)
+    one.accepted(job(), 0)
+    submit(one, 0.5)
+    assert one.next(0.6) == Idle(pytest.approx(0.65)), "0.2 s apart, less what a late timer may make good"
+    submit(one, 0.7)
+
+
+def test_a_refusal_while_jobs_are_out_waits_for_their_end_not_for_ever_longer() -> None:
+    notes = Notes()
+    one = Scheduler(FAST, Policies(notes, notes, 8, 8, Random(1)), 0)
+    one.offer(order())
+    submit(one, 0)
+    one.accepted(job(), 0)
+    one.offer(order())
+    now = 0.5
+    for _ in range(5):
+        one.throttled(submit(one, now), "full", None, now, limit=True)
+        assert one.paused is None
+        one.open.queries = 8  # none is asked for meanwhile
+        assert one.next(now) == Idle(now + REFUSED_SECONDS)
+        now += REFUSED_SECONDS
+    one.throttled(submit(one, now), "full", 30, now, limit=True)
+    assert one.next(now) == Idle(now + 30), "what the service asks for is kept to"
 
 
 def test_the_most_in_flight_holds_whatever_the_policy_says() -> None:

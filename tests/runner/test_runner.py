@@ -6,11 +6,11 @@ from decimal import Decimal
 
 import pytest
 
+from rsbatch.asking import FixedInterval
 from rsbatch.errors import Exit
 from rsbatch.ledger.state import Bucket
 from rsbatch.lifecycle import State
 from rsbatch.model import Limits, Rules, Selection
-from rsbatch.pacing import FixedInterval
 from rsbatch.planning import Category
 from rsbatch.scheduler import Halt
 from rsbatch.simulator import Settings

@@ -1,0 +1,257 @@
+"""A service on virtual time for the rows about scheduling: durations and ceilings as a row wants them.
+
+Rule: the runner, the service's engine and the client are the real ones; only time is virtual. A task's duration
+depends on its prompt and the seed alone, so that everyone who runs the same tasks meets the same durations.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import exp, log, sqrt
+from random import Random
+from statistics import NormalDist, fmean
+
+import anyio
+import httpx
+import trio
+import trio.testing
+
+from rsbatch.ledger.records import seconds_of
+from rsbatch.model import Limits, Task
+from rsbatch.simulator import Engine, Settings, SimulatorTransport
+from rsbatch.simulator.brief import Brief
+from rsbatch.summary import Result
+from torture.world import BASE, World, tasks
+
+LATENCY = 0.2
+"""Seconds that a request takes to a service on another continent."""
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Durations: lognormals of (share, median in seconds, sigma)."""
+
+    name: str
+    parts: tuple[tuple[float, float, float], ...]
+
+    def cdf(self, t: float) -> float:
+        """The share of jobs that take `t` seconds at most."""
+        return sum(p * _NORMAL.cdf((log(t) - log(m)) / s) for p, m, s in self.parts) if t > 0 else 0.0
+
+    def draw(self, seed: str) -> float:
+        """One duration in seconds, always the same for a seed."""
+        rng = Random(seed)
+        _, median, sigma = rng.choices(self.parts, [p for p, _, _ in self.parts])[0]
+        return median * exp(sigma * max(-3.7, min(3.7, rng.gauss(0, 1))))
+
+
+LOGNORMAL = Mixture("lognormal 45 s", ((1.0, 45.0, 0.35),))
+BIMODAL = Mixture("bimodal 20 s and 120 s", ((0.5, 20.0, 0.15), (0.5, 120.0, 0.15)))
+
+
+def delay_times_queries(mixture: Mixture) -> float:
+    """The least product of mean delay (seconds) and mean number of queries a job, for a known distribution.
+
+    With n(t) queries a second at age t, delay is ∫ f/(2n) and queries are ∫ nS (f density, S survival), so by Cauchy
+    and Schwarz their product is at least ½ (∫ √(fS))², reached by n ~ √(f/S), the hazard's root (Keller, "Optimum
+    checking schedules for systems subject to random failure", Management Science 21, 1974). It counts queries as
+    dense; the best schedule of discrete queries, by dynamic programming on the true distribution, comes to 0.97
+    to 1.03 of it at 4 to 20 queries a job.
+    """
+    step, total = 0.05, 0.0
+    before = mixture.cdf(0.0)
+    for number in range(1, round(600 / step)):
+        now = mixture.cdf(number * step)
+        total += sqrt((now - before) / step * (1 - (now + before) / 2)) * step
+        before = now
+    return total * total / 2
+
+
+class TimedEngine(Engine):
+    """The engine with durations from a mixture, and slots that change at times: (seconds of the run, slots)."""
+
+    def __init__(self, settings: Settings, mixture: Mixture, changes: Sequence[tuple[float, int]] = ()) -> None:
+        super().__init__(settings)
+        self.mixture = mixture
+        self.changes = sorted(changes)
+        self.refused = 0
+        self.answers = 0
+
+    def handle(self, request, now):  # type: ignore[no-untyped-def]
+        while self.changes and now - BASE >= self.changes[0][0]:
+            self.settings = replace(self.settings, slots=self.changes.pop(0)[1])
+        answer = super().handle(request, now)
+        self.answers += 1
+        self.refused += answer.status == 429
+        return answer
+
+    def _accept(self, brief: Brief, about: tuple[str, int, int], now: float, lost: str):  # type: ignore[no-untyped-def]
+        while len(self._slots) > self.settings.slots:  # fewer than before: what runs goes on, and what comes waits
+            heapq.heappop(self._slots)
+        return super()._accept(brief, (brief.sha256, 0, 0), now, lost)
+
+    def _service_time(self, about: tuple[str, int, int]) -> float:
+        return self.mixture.draw(f"{self.settings.seed} {about[0]}")
+
+
+class Slow(httpx.AsyncBaseTransport):
+    """Adds the way there and back to each request, and the time of its bytes to a download."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, latency: float, download: float) -> None:
+        self._inner, self._latency, self._download = inner, latency, download
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await anyio.sleep(self._latency / 2)
+        response = await self._inner.handle_async_request(request)
+        await anyio.sleep(self._latency / 2 + (self._download if request.method == "GET" else 0.0))
+        return response
+
+
+@dataclass(frozen=True)
+class Case:
+    """One service and one batch. `changes` are (seconds of the run, slots); times in seconds."""
+
+    count: int
+    slots: int
+    queueing: bool
+    mixture: Mixture = LOGNORMAL
+    changes: tuple[tuple[float, int], ...] = ()
+    latency: float = LATENCY
+    download: float = 1.0
+    seed: int = 0
+    refuse_after: float = 2.0
+
+    def engine(self) -> TimedEngine:
+        settings = Settings(slots=self.slots, queueing=self.queueing, seed=self.seed, retry_after=self.refuse_after)
+        return TimedEngine(settings, self.mixture, self.changes)
+
+    def tasks(self) -> list[Task]:
+        return tasks(self.count)
+
+    def slots_at(self, now: float) -> int:
+        """How many slots the service has `now` seconds after the run began."""
+        return [self.slots, *(slots for at, slots in self.changes if at <= now)][-1]
+
+    def capacity(self, seconds: float) -> float:
+        """Slot-seconds that the service offers in the first `seconds`."""
+        edges = [0.0, *(at for at, _ in self.changes if at < seconds), seconds]
+        return sum((b - a) * self.slots_at(a) for a, b in itertools.pairwise(edges))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a case; times in seconds, `queries` and `delay` are means a job, `refused` 429s a job.
+
+    `used` is the share of the slot-seconds offered until the last job ended that jobs ran in.
+    """
+
+    seconds: float
+    queries: float
+    delay: float
+    refused: float
+    used: float
+    spans: list[tuple[float, float]]
+
+
+def run(case: Case, limits: Limits, world: World | None = None, **more: object) -> Outcome:
+    """Run a case by rsbatch, with `limits`."""
+    world = world or World(Settings())
+    engine = world.engine = case.engine()
+    world.wrap = lambda transport: Slow(transport, case.latency, case.download)
+    result: Result = world.run(case.tasks(), limits=limits, **more)
+    if result.this_run.saved != case.count:
+        raise RuntimeError(f"{result.this_run.saved} of {case.count} saved: {result.reason}")
+    seen = {r["job_id"]: seconds_of(r["ts"]) for r in world.records("generated")}
+    delay = fmean(seen[job.job_id] - job.end - case.latency / 2 for job in engine.jobs.values())
+    return _outcome(case, engine, result.seconds, result.this_run.queries / case.count, delay)
+
+
+def _outcome(case: Case, engine: TimedEngine, seconds: float, queries: float, delay: float) -> Outcome:
+    spans = [(job.start - BASE, job.end - BASE) for job in engine.jobs.values()]
+    used = sum(end - start for start, end in spans) / case.capacity(max(end for _, end in spans))
+    return Outcome(seconds, queries, delay, engine.refused / case.count, used, spans)
+
+
+def run_script(case: Case, at_once: int, sleep: float = 3.0) -> Outcome:
+    """Run a case by the script that most people would write; see `benchmarks.peers`."""
+    engine = case.engine()
+    found: list[float] = []
+
+    async def main() -> None:
+        transport = Slow(
+            SimulatorTransport(engine, clock=lambda: BASE + anyio.current_time()), case.latency, case.download
+        )
+        headers = {"Authorization": "Bearer sk-virtual"}
+        async with httpx.AsyncClient(base_url="http://127.0.0.1:8765", headers=headers, transport=transport) as client:
+            places = anyio.Semaphore(at_once)
+
+            async def one(task: Task) -> None:
+                async with places:
+                    while (answer := await client.post(SUBMIT, json=dict(task.body))).status_code == 429:
+                        await anyio.sleep(sleep)
+                    job = {"job_id": answer.json()["job_id"]}
+                    while (state := (await client.post(QUERY, json=job)).json())["status"] != "DONE":
+                        await anyio.sleep(sleep)
+                    found.append(anyio.current_time() - engine.jobs[job["job_id"]].end + BASE - case.latency / 2)
+                    (await client.get(state["data"][0]["url"])).raise_for_status()
+
+            async with anyio.create_task_group() as group:
+                for task in case.tasks():
+                    group.start_soon(one, task)
+        ended.append(anyio.current_time())
+
+    ended: list[float] = []
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    queries = sum(job.queries for job in engine.jobs.values()) / case.count
+    return _outcome(case, engine, ended[0], queries, fmean(found))
+
+
+SUBMIT = "/v1/aiart/openai/image/submit"
+QUERY = "/v1/aiart/openai/image/query"
+
+
+def oracle_seconds(case: Case, submits_per_second: float) -> float:
+    """How long it takes one who knows every duration and the ceiling: the same tasks in the same order, each begun the
+    moment a slot is free, no faster than submissions may go out, each end noticed at once and its image fetched.
+    """
+    engine, free, now, last = case.engine(), [0.0] * case.slots, 0.0, 0.0
+    durations = _durations(case, engine)
+    for number, duration in enumerate(durations):
+        now = max(number / submits_per_second, heapq.heappop(free))
+        heapq.heappush(free, now + duration)
+        last = max(last, now + duration)
+    return last + case.latency + case.latency + case.download + case.latency / 2
+
+
+def _durations(case: Case, engine: TimedEngine) -> list[float]:
+    from rsbatch.simulator import wire
+
+    return [engine._service_time((wire.canonical_sha256(dict(t.body)), 0, 0)) for t in case.tasks()]
+
+
+class KnownCeiling:
+    """An in-flight limit that is told the truth: the fixed oracle that a limit found out by itself is held against."""
+
+    def __init__(self, ceiling: Callable[[float], int]) -> None:
+        self._ceiling = ceiling
+
+    covered = False
+
+    def opens_at(self, held: int) -> float | None:
+        return float("-inf") if held < self._ceiling(trio.current_time()) else None
+
+    def queued(self, rank: int) -> bool:
+        return False
+
+    def accepted(self, held: int, now: float) -> bool:
+        return False
+
+    def refused(self, held: int, now: float) -> None: ...
+
+    def ended(self, alive_at: float, now: float) -> None: ...
+
+    def seen(self, *, waiting: bool, rank: int, running: int) -> None: ...
