@@ -326,9 +326,12 @@ class Night:
 
     def _quiet(self) -> None:
         world = self.world
-        world.use(faults={}, balance=None, slots=64, queueing=True, service_time=60.0 if self._plain else 5.0)
+        world.use(faults={}, balance=None, queueing=True)
         world.fuse, world.disk_latency = Fuse(), None
-        limits = Limits(in_flight=64, submits_per_second=100, queries_per_second=100, task_timeout=100 * DAY)
+        limits = Limits(task_timeout=100 * DAY)
+        if not self._plain:
+            world.use(slots=64, service_time=5.0)
+            limits = replace(limits, in_flight=64, submits_per_second=100, queries_per_second=100)
         rules = Rules(max_failures=10**6, max_in_doubt=10**6)
         for again in (False, True):
             result = self._run(limits, rules, Selection(), Weather())
