@@ -27,11 +27,15 @@ $(READY): pyproject.toml
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
-# Some tests follow the documentation to the letter, which uses curl and jq.
+# Some tests follow the documentation to the letter, which uses curl and jq; the report's page is tried in a browser.
 system:
 	@{ command -v curl && command -v jq; } >/dev/null || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get -qq update && apt-get -qq install -y curl jq; } >/dev/null || \
 	  { echo "the tests need curl and jq; please install them"; exit 1; }
+	@command -v chromedriver >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get -qq update && \
+	    apt-get -qq install -y --no-install-recommends chromium chromium-driver; } >/dev/null || \
+	  echo "without chromium and chromedriver the page of rsbatch report is not tried; please install them"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

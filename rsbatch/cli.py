@@ -27,6 +27,7 @@ COMMANDS = {
     "plan": "what run would do with each task, and what it would cost; writes nothing",
     "status": "counts, spend, the commonest errors, jobs still out",
     "show": "one task's history, every record",
+    "report": "the images in a page, with filters, axes, problems, money and time",
     "verify": "compare the saved files with the ledger; --fix fetches them again",
     "resolve": "settle a held, parked or failed task by hand",
     "repair": "make a damaged or lost ledger usable again",

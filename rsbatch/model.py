@@ -8,7 +8,7 @@ saved as *files*; the *ledger* is a list of *records*.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +63,7 @@ class Task:
     `body` is the request body: JSON values, with `LocalImage` in the places of `data:` URLs. `path` is relative to
     the output folder, POSIX separators, NFC, with `EXT` in the places of the extension. `usd` is the price
     in US dollars that the manifest's table gives, None where it gives none. `key` is 64 lower-case hex digits.
+    `axes` are the names that told it from others of its entry: those of its matrix, and `row` or `file`.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Task:
     path: str
     usd: Decimal | None
     origin: Origin
+    axes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,12 @@ class Preview:
     warnings: Sequence[str]
 
 
-def judge_all(project: Project, state: LedgerState) -> Preview:
-    """Judge every task as `run` would; raises ManifestError before the first one if the manifest is wrong."""
-    matcher, _, warnings = match(project, state)
+def judge_all(project: Project, state: LedgerState, *, buying: bool = True) -> Preview:
+    """Judge every task as `run` would; raises ManifestError before the first one if the manifest is wrong.
+
+    Without `buying`, prices need not be there.
+    """
+    matcher, _, warnings = match(project, state, buying=buying)
     return Preview(_judged(project, state, matcher), matcher.total, warnings)
 
 

@@ -53,7 +53,11 @@ COMMANDS = (
     "repair manifest.yaml --debug",
     "run manifest.yaml --debug --json --retry-failed --in-doubt resubmit",
 )
-SHORT_COMMANDS = ("status manifest.yaml --debug", "show manifest.yaml task-0 --debug")
+SHORT_COMMANDS = (
+    "status manifest.yaml --debug",
+    "show manifest.yaml task-0 --debug",
+    "report manifest.yaml --debug",
+)
 
 Answer = tuple[int, dict[str, str], bytes]
 

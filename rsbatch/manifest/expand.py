@@ -151,16 +151,19 @@ class _Expansion:
         entry = self.entry
         origin = Origin(entry.index, entry.place.line, item.number)
         names = dict(self.manifest.names)
+        axes: dict[str, Any] = {}
         if entry.rows is not None:
             names["row"] = item.value
+            axes["row"] = next(iter(item.value.values()), item.number)
         elif entry.files is not None:
             names["file"] = item.value
+            axes["file"] = item.value["stem"]
         names["sample"] = 1
         combination: dict[str, Any] | None = None
         for combination in self._combinations():
             mine = {**names, **combination}
             try:
-                yield from self._samples(mine, origin)
+                yield from self._samples(mine, origin, {**axes, **combination})
             except Fault as fault:
                 shown = ", ".join(f"{key}={value}" for key, value in combination.items())[:200]
                 self._report(fault, entry.place, "; ".join(part for part in (item.label, shown) if part))
@@ -176,13 +179,14 @@ class _Expansion:
         if count <= _SHOWN_FAULTS:
             self.problems.append(place.problem(fault.message + (f" ({where})" if where else "")))
 
-    def _samples(self, names: dict[str, Any], origin: Origin) -> Iterator[Task]:
+    def _samples(self, names: dict[str, Any], origin: Origin, axes: Mapping[str, Any]) -> Iterator[Task]:
         entry = self.entry
         count = self._count(names)
         body = None if entry.sample_in_body else self._body(names)
         for sample in range(1, (count or 1) + 1):
             names["sample"] = sample
-            yield self._task(names, origin, self._body(names) if body is None else body, sample, count is not None)
+            made = self._body(names) if body is None else body
+            yield self._task(names, origin, made, sample, axes, numbered=count is not None)
 
     def _count(self, names: Mapping[str, Any]) -> int | None:
         samples = self.entry.samples
@@ -195,7 +199,14 @@ class _Expansion:
         return None if made is OMIT else int(made)
 
     def _task(
-        self, names: Mapping[str, Any], origin: Origin, body: dict[str, Any], sample: int, numbered: bool
+        self,
+        names: Mapping[str, Any],
+        origin: Origin,
+        body: dict[str, Any],
+        sample: int,
+        axes: Mapping[str, Any],
+        *,
+        numbered: bool,
     ) -> Task:
         entry = self.entry
         try:
@@ -214,7 +225,7 @@ class _Expansion:
             if reason is not None:
                 raise Fault(reason, entry.id.place)
         path = self._path(names, made_id)
-        return Task(made_id, key, sample, body, path, price(self.manifest.prices, body), origin)
+        return Task(made_id, key, sample, body, path, price(self.manifest.prices, body), origin, axes)
 
     def _path(self, names: Mapping[str, Any], made_id: str) -> str:
         if self.simple_path:
