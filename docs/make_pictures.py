@@ -1,8 +1,8 @@
 """Makes the pictures of README.md from a real run: `python docs/make_pictures.py`.
 
 Rule: nothing is painted by hand. A real terminal (tmux) runs the real command on a copy of `manifests/`, is killed in
-the middle with SIGKILL and goes on; its text is drawn as it stands, and so are the images that it made.
-Needs tmux and the font DejaVu Sans Mono.
+the middle with SIGKILL and goes on; its text is drawn as it stands. The report is looked at in Chromium.
+Needs tmux, chromium with its driver, and the fonts DejaVu Sans Mono and one for Chinese.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from selenium import webdriver
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -85,34 +87,50 @@ def draw_terminal(lines: list[str]) -> Image.Image:
     return image.quantize(96)
 
 
-def draw_sheet(folder: Path) -> Image.Image:
-    """Lay the run's images side by side, in the order in which they came."""
-    files = sorted(
-        (p for p in folder.iterdir() if p.suffix in {".png", ".jpg", ".webp"}), key=lambda p: p.stat().st_mtime
-    )
-    side, gap, across = 232, 8, 6
-    down = -(-len(files) // across)
-    sheet = Image.new("RGB", (across * (side + gap) + gap, down * (side + gap) + gap), "white")
-    for number, file in enumerate(files):
-        x, y = gap + number % across * (side + gap), gap + number // across * (side + gap)
-        with Image.open(file) as opened:
-            picture = opened.convert("RGBA").resize((side, side), Image.Resampling.LANCZOS)
-        tile = Image.new("RGBA", (side, side), "#eef1f4")
-        tile.alpha_composite(picture)
-        sheet.paste(tile.convert("RGB"), (x, y))
-    return sheet
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+LARGE = "[...document.querySelectorAll('.tile')].find((one) => one.ariaLabel.startsWith('room')).click()"
+
+
+def look_at_report(folder: Path) -> Image.Image:
+    """Write the report and look at it: the grid in the light, an image opened in the dark."""
+    words = [sys.executable, "-m", "rsbatch", "report", "manifests/quickstart.yaml", "--simulate"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)  # noqa: S603 - all words are ours
+    page = folder / "outputs" / "quickstart-simulated" / "report.html"
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
+        options.add_argument(flag)
+    looks = []
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        size = {"width": 1180, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for scheme, script in (("light", ""), ("dark", LARGE)):
+            feature = {"name": "prefers-color-scheme", "value": scheme}
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+            driver.get(page.as_uri())
+            driver.execute_script(script)
+            time.sleep(1)  # pictures are decoded
+            looks.append(Image.open(BytesIO(driver.get_screenshot_as_png())).convert("RGB"))
+    finally:
+        driver.quit()
+    both = Image.new("RGB", (2 * 1180 + 20, 900), "white")
+    both.paste(looks[0], (0, 0))
+    both.paste(looks[1], (1200, 0))
+    return both.resize((1600, 605), Image.Resampling.LANCZOS).quantize(256)
 
 
 def main() -> None:
-    """Run, and write both pictures."""
+    """Run, and write the pictures."""
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rsbatch-") as name:
         folder = Path(name)
         shutil.copytree(ROOT / "manifests", folder / "manifests")
         draw_terminal(record(folder)).save(IMAGES / "run.png", optimize=True)
-        draw_sheet(folder / "outputs" / "quickstart-simulated").save(
-            IMAGES / "quickstart.jpg", quality=82, optimize=True
-        )
+        look_at_report(folder).save(IMAGES / "report.png", optimize=True)
 
 
 if __name__ == "__main__":
