@@ -1,13 +1,16 @@
-"""Runs the rows and writes the table."""
+"""Runs the rows and keeps the table of what they found.
+
+Rule: a row that was run in full has one line in the table, with the commit it was run on; the others stay.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,16 +31,16 @@ def main() -> int:
     if unknown:
         parser.error(f"no row is called {unknown[0]}; there are {', '.join(ROWS)}")
     params = Params(short=args.short, seed=args.seed)
-    figures: dict[str, Figure] = {}
+    ok = True
     for name in args.rows or ROWS:
         start = time.perf_counter()
         print(f"{name}: {ROWS[name]} …", flush=True)
-        figures[name] = replace(load(name).run(params), seconds=time.perf_counter() - start)
-        _tell(name, figures[name])
-    if not args.rows and args.seed is None and not args.short:
-        RESULTS.write_text("\n".join(_table(figures)) + "\n", encoding="utf-8")
-        print(f"written to {RESULTS}")
-    return 0 if all(figure.ok for figure in figures.values()) else 1
+        figure = replace(load(name).run(params), seconds=time.perf_counter() - start)
+        _tell(name, figure)
+        ok = ok and figure.ok
+        if args.seed is None and not args.short:
+            keep(RESULTS, name, figure, _commit())
+    return 0 if ok else 1
 
 
 def _word(figure: Figure) -> str:
@@ -57,23 +60,26 @@ def _tell(name: str, figure: Figure) -> None:
     sys.stdout.flush()
 
 
-def _table(figures: dict[str, Figure]) -> Iterator[str]:
-    yield "# What was tried"
-    yield ""
-    yield f"Commit {_commit()}, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.system()}"
-    yield f"{platform.release()}, {platform.machine()}. Made by `make torture`."
-    yield ""
-    yield "| row | what | figure | goal | verdict | seconds |"
-    yield "|---|---|---|---|---|---|"
-    for name, figure in figures.items():
-        skipped = f"; skipped: {figure.skipped}" if figure.skipped else ""
-        seconds = f"{figure.seconds:.0f}"
-        yield f"| {name} | {ROWS[name]} | {figure.figure}{skipped} | {figure.goal} | {_word(figure)} | {seconds} |"
+def keep(path: Path, name: str, figure: Figure, commit: str) -> None:
+    """Put a row's line into the table at `path`, in the place of an earlier one."""
+    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = {row: line for row in ROWS for line in old if line.startswith(f"| {row} |")}
+    skipped = f"; skipped: {figure.skipped}" if figure.skipped else ""
+    cells = [name, figure.figure + skipped, figure.goal, _word(figure), f"{figure.seconds:.0f}"]
+    cells += [commit, f"{datetime.now(UTC):%Y-%m-%d}"]
+    lines[name] = "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    python = f"Python {platform.python_version()}, {platform.system()} {platform.release()}, {platform.machine()}"
+    head = ["# What was tried", "", f"Made by `make torture`; the newest row on {python}, {os.cpu_count()} cores.", ""]
+    head += ["| row | found | goal | verdict | seconds | commit | day |", "|---|---|---|---|---|---|---|"]
+    path.write_text("\n".join([*head, *(lines[row] for row in ROWS if row in lines)]) + "\n", encoding="utf-8")
 
 
 def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../rsbatch", "../torture/*.py")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + (" and changes" if changed else "")
 
 
 if __name__ == "__main__":
