@@ -222,6 +222,7 @@ def _try(jobs: Sequence[tuple[str, str, str, Sequence[str]]]) -> dict[str, tuple
         for line in process.stdout:
             name, verdict, seconds = json.loads(line)
             found[name] = (verdict, seconds)
+        process.stdout.close()
         process.wait()
     return found
 
@@ -259,7 +260,7 @@ def run(params: Params) -> Figure:
     failures += [
         f"{d.name}: {results[d.name][0]}; {_replay(d)}" for d in every if d.name in results and d.name not in noticed
     ]
-    return Figure(f"{len(noticed)} of {len(jobs)} defences missed when taken out", "every one", failures)
+    return Figure(f"{len(noticed)} of {len(jobs)} defences noticed when taken out", "every one", failures)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ ROWS = {
     "fuzz": "hostile answers, mutated ledgers, mutated manifests",
     "overlap": "overlapping processes on one ledger",
     "mutants": "branch coverage and mutation of the core",
+    "defences": "every defence taken out by itself, each of which a test must notice",
     "canary": "the key is found nowhere",
 }
 """Every row by name; its module is `torture.<name>`."""

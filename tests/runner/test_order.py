@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -12,8 +14,8 @@ import pytest
 
 from rsbatch.errors import Exit
 from rsbatch.lifecycle import State
-from rsbatch.simulator import wire
-from tests.runner.world import World, signal_at, task, tasks
+from rsbatch.simulator import Settings, wire
+from tests.runner.world import Killed, World, signal_at, task, tasks
 from torture.mishaps import Network, Weather
 
 
@@ -239,3 +241,137 @@ def test_the_key_is_in_no_text_that_a_service_made_of_it(world: World) -> None:
     world.run([task("a")])
     assert world.key.encode() not in bytes(world.disk.data)
     assert not any(world.key in note for note in world.observer.notes)
+
+
+class Storing:
+    """Notes what is done to a storage, and what the ledger's disk has by then."""
+
+    def __init__(self, inner: Any, world: World) -> None:
+        self._inner = inner
+        self._world = world
+        self.steps: list[tuple[str, bytes]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    @asynccontextmanager
+    async def open_part(self, name: str) -> AsyncIterator[Any]:
+        async with self._inner.open_part(name) as part:
+            sync = part.sync
+
+            async def noted() -> None:
+                await sync()
+                self.steps.append(("sync", bytes(self._world.disk.data)))
+
+            part.sync = noted
+            yield part
+
+    async def publish(self, name: str, path: str) -> None:
+        self.steps.append(("publish", bytes(self._world.disk.data)))
+        await self._inner.publish(name, path)
+
+    async def settle(self, path: str) -> None:
+        self.steps.append(("settle", b""))
+        await self._inner.settle(path)
+
+
+def test_a_part_is_synced_and_recorded_before_it_has_its_name(world: World) -> None:
+    storing = Storing(world.storage, world)
+    world.storage = storing  # type: ignore[assignment]
+    world.disk_latency = lambda: 0.5
+    assert world.run([task("a")]).exit_code is Exit.OK
+    assert [step for step, _ in storing.steps] == ["sync", "publish"]
+    assert [b'"downloaded"' in data for _, data in storing.steps] == [False, True]
+
+
+def _killed_before(world: World, where: str) -> None:
+    """Run until just before the named touch, and die there."""
+    for at in range(1, 200):
+        world.fuse.at = at
+        with contextlib.suppress(Killed, BaseExceptionGroup):
+            world.run([task("a")])
+        if world.fuse.where == where:
+            world.fuse.at, world.fuse.blown, world.fuse.where, world.fuse.count = None, False, "", 0
+            return
+        world.__init__(world.settings)  # type: ignore[misc]
+    raise AssertionError(f"no touch is called {where}")
+
+
+@pytest.mark.parametrize("where", ["publish", "write_atomic"])
+def test_what_a_crash_left_is_taken_over_only_by_its_hash(where: str) -> None:
+    world = World(Settings(service_time=5))
+    _killed_before(world, f"before {where}")
+    places: dict[str, Any] = world.storage._parts if where == "publish" else world.storage._files
+    ((name, right),) = places.items()
+    places[name] = type(right)(b"\x00" * len(right))
+    assert world.run([task("a")]).exit_code is Exit.OK
+    assert world.storage._files["a.png"] == bytes(right)
+    assert sum(world.paid().values()) == 1
+
+
+def test_what_stands_in_place_after_a_crash_is_settled() -> None:
+    world = World(Settings(service_time=5))
+    _killed_before(world, "before write_atomic")
+    storing = Storing(world.storage, world)
+    world.storage = storing  # type: ignore[assignment]
+    assert world.run([task("a")]).exit_code is Exit.OK
+    assert "settle" in [step for step, _ in storing.steps]
+
+
+def test_a_job_is_of_one_task(world: World) -> None:
+    class Same(httpx.AsyncBaseTransport):
+        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+            self.inner = inner
+            self.first: dict[str, Any] = {}
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            answer = await self.inner.handle_async_request(request)
+            if request.url.path == wire.SUBMIT:
+                await answer.aread()
+                self.first = self.first or answer.json()
+                return httpx.Response(200, json=self.first, request=request)
+            return answer
+
+    world.wrap = Same
+    world.run(tasks(2))
+    assert sorted(str(h.state) for h in world.state.histories()) == ["held", "saved"]
+
+
+def test_a_strangers_sidecar_makes_way(world: World) -> None:
+    world.storage._put("a.png.json", b"mine")
+    assert world.run([task("a")]).exit_code is Exit.OK
+    assert b"mine" in world.storage._files.values()
+
+
+def test_a_submission_is_brought_to_its_end_whatever_ends_the_run(world: World) -> None:
+    async def broken() -> AsyncIterator[int]:
+        await anyio.sleep(1)
+        raise RuntimeError("a bug")
+        yield 0
+
+    class Slow(Watching):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            answer = await super().handle_async_request(request)
+            await anyio.sleep(5)
+            return answer
+
+    world.wrap = lambda inner: Slow(inner, world)
+    with pytest.raises(BaseExceptionGroup):
+        world.run([task("a")], signals=broken)
+    assert [h.state for h in world.state.histories()] == [State.SUBMITTED]
+
+
+def test_a_key_that_is_cut_or_in_an_error_is_told_nowhere(world: World) -> None:
+    world.key = "0123456789-without-a-form"
+
+    class Cut(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if b"picture a" in request.content:
+                return httpx.Response(200, text="x" * 290 + world.key, request=request)
+            raise httpx.ReadError(f"while {world.key} was sent", request=request)
+
+    world.wrap = lambda inner: Cut()
+    world.run([task("a"), task("b")])
+    assert [h.state for h in world.state.histories()] == [State.HELD, State.HELD]
+    told = bytes(world.disk.data).decode() + "\n".join(world.observer.notes)
+    assert world.key[:8] not in told
