@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +18,13 @@ from rsbatch.errors import StoreError, UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `rsbatch init`."""
     parser.add_argument("dir", metavar="DIR", nargs="?", type=Path, default=Path(), help="where to (default: here)")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="SOURCE",
+        type=Path,
+        help="go on from these: a text file with a prompt a line, a table (csv, tsv, jsonl, …), or a folder of images",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -30,10 +38,24 @@ def contents() -> dict[str, str]:
     }
 
 
+def started_from(source: Path, folder: Path, example: str) -> str:
+    """Give the example manifest with a name and tasks made of `source`; raises UsageError."""
+    from rsbatch.identity import slug
+    from rsbatch.manifest.starter import tasks_from
+
+    head, _, rest = example.partition("tasks:\n")
+    tail = rest[rest.index("# What an image costs") :]
+    name = slug(Path(os.path.abspath(source)).stem)
+    head = re.sub(r"^name: \S+", lambda _: f"name: {name}", head, flags=re.MULTILINE)
+    return f"{head}tasks:\n{tasks_from(source, folder)}\n{tail}"
+
+
 def run(args: argparse.Namespace) -> int:
     """Write the files; gives the exit code."""
     folder: Path = args.dir
     texts = contents()
+    if args.source is not None:
+        texts["manifest.yaml"] = started_from(args.source, folder, texts["manifest.yaml"])
     there = [name for name in texts if os.path.lexists(folder / name)]
     if "manifest.yaml" in there:
         raise UsageError(
@@ -51,5 +73,8 @@ def run(args: argparse.Namespace) -> int:
     except OSError as exc:
         raise StoreError(f"cannot write in {folder}: {exc.strerror}") from exc
     manifest = folder / "manifest.yaml"
-    say(f"next: rsbatch run {manifest} --simulate   (no key, no cost), then edit {manifest.name}")
+    if args.source is not None:
+        say(f"next: look at the prompts in {manifest}, then: rsbatch plan {manifest}")
+    else:
+        say(f"next: rsbatch run {manifest} --simulate   (no key, no cost), then edit {manifest.name}")
     return 0
