@@ -88,7 +88,7 @@ def _ledger(path: Path) -> str:
 
 def _says(state: LedgerState) -> str:
     counts = Counter(str(history.state) for history in state.histories())
-    jobs = sorted(job for job in state._jobs)
+    jobs = sorted(state.jobs())
     held = " ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing"
     return f"to {held}, spent {state.spend.total.normalize():f}, jobs {' '.join(jobs) if len(jobs) < 6 else len(jobs)}"
 

@@ -6,12 +6,14 @@ line is `{"v":1,"seq":…,"ts":…,"run":…,"type":…,…,"crc":"…"}`; the C
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic_core import from_json, to_json
@@ -63,25 +65,36 @@ def encode(record: Record, *, seq: int, ts: float, run: str) -> tuple[bytes, dic
 def decode(line: bytes) -> dict[str, Any]:
     """Read one line (without its newline) back; raises BadLine."""
     body, tail = line[:-_CRC_LENGTH], line[-_CRC_LENGTH:]
-    crc = _CRC.match(tail)
-    if crc is None:
-        raise BadLine("not a whole record")
-    if int(crc[1], 16) != zlib.crc32(body):
-        raise BadLine("the checksum does not fit")
+    if tail != b',"crc":"%08x"}' % zlib.crc32(body):
+        raise BadLine("the checksum does not fit" if _CRC.match(tail) else "not a whole record")
     try:
-        value: dict[str, Any] = from_json(body + b"}")
+        # Nearly all values are new ones, which a cache only makes slower: 1.0 instead of 1.7 µs.
+        value: dict[str, Any] = from_json(body + b"}", cache_strings="keys")
     except ValueError:
         raise BadLine("not JSON") from None
-    if value.get("v") != VERSION:  # JSON that ends in a brace is an object
-        raise BadLine(f"version {value.get('v')!r}, and this rsbatch reads version {VERSION}")
-    if type(value.get("seq")) is not int or not all(isinstance(value.get(name), str) for name in ("ts", "run", "type")):
+    get = value.get  # JSON that ends in a brace is an object
+    if get("v") != VERSION:
+        raise BadLine(f"version {get('v')!r}, and this rsbatch reads version {VERSION}")
+    if type(get("seq")) is not int or type(get("ts")) is not str or type(get("run")) is not str:
+        raise BadLine("not a record")
+    if type(get("type")) is not str:
         raise BadLine("not a record")
     return value
 
 
 def timestamp(seconds: float) -> str:
     """RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole = math.floor(seconds)
+    micros = round((seconds - whole) * 1_000_000)
+    if micros == 1_000_000:
+        whole, micros = whole + 1, 0
+    return f"{_second(whole)}.{micros // 1000:03d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(whole: int) -> str:
+    """Write a second; a run that is busy asks for the same one a thousand times."""
+    return datetime.fromtimestamp(whole, UTC).isoformat().removesuffix("+00:00")
 
 
 def seconds_of(ts: str) -> float:
@@ -95,6 +108,9 @@ def event_of(value: Mapping[str, Any]) -> Event | None:
     Types that this version does not know move nothing. Raises BadLine where a known type lacks what tells.
     """
     kind = value["type"]
+    plain = _PLAIN_EVENTS.get(kind)
+    if plain is not None:
+        return plain
     if kind == "failed":
         if value.get("final"):
             return Event.FAILED_FINAL
@@ -104,7 +120,7 @@ def event_of(value: Mapping[str, Any]) -> Event | None:
             return Event(str(value.get("how")))
         except ValueError:
             raise BadLine(f"resolved how? {value.get('how')!r}") from None
-    return _PLAIN_EVENTS.get(kind)
+    return None
 
 
 _PLAIN_EVENTS = {
@@ -173,12 +189,23 @@ def generated(task: str, key: str, *, job_id: str, images: int, waited_s: float,
 
 def downloaded(task: str, key: str, *, job_id: str, files: Sequence[SavedFile]) -> Record:
     """The bytes are in part files, verified, hashed and synced: durable before the rename."""
-    return Record("downloaded", task, key, {"job_id": job_id, "files": [asdict(f) for f in files]})
+    return Record("downloaded", task, key, {"job_id": job_id, "files": [_fields(f) for f in files]})
+
+
+def _fields(file: SavedFile) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "bytes": file.bytes,
+        "sha256": file.sha256,
+        "format": file.format,
+        "width": file.width,
+        "height": file.height,
+    }
 
 
 def saved(task: str, key: str, *, job_id: str, files: Sequence[SavedFile]) -> Record:
     """The files are in place."""
-    return Record("saved", task, key, {"job_id": job_id, "files": [asdict(f) for f in files]})
+    return Record("saved", task, key, {"job_id": job_id, "files": [_fields(f) for f in files]})
 
 
 def failed(task: str, key: str, *, stage: Stage, final: bool, code: str, message: str) -> Record:

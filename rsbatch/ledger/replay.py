@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from rsbatch.collector import collector_off
 from rsbatch.errors import LedgerDamaged
 from rsbatch.ledger.records import BadLine, decode
 from rsbatch.ledger.state import LedgerState
-
-_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +32,7 @@ class Replayed:
 
 def lines(file: BinaryIO) -> Iterator[bytes]:
     """Give the lines, each with its newline, the last one perhaps without; split on newline alone."""
-    rest = b""
-    while chunk := file.read(_CHUNK):
-        whole = (rest + chunk).split(b"\n")
-        rest = whole.pop()
-        for line in whole:
-            yield line + b"\n"
-    if rest:
-        yield rest
+    return iter(file)
 
 
 def records(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
@@ -50,6 +42,7 @@ def records(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
             yield _decode(line[:-1], path, number)
 
 
+@collector_off()
 def replay(file: BinaryIO, path: str) -> Replayed:
     """Fold all records; raises LedgerDamaged."""
     state, last, at, kind, torn = LedgerState(), 0, 0, "", b""

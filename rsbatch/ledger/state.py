@@ -2,6 +2,9 @@
 
 Rule: `LedgerState.apply` is the only place where a record changes what is known, for a replay and for a live run
 alike. No IO. Money is Decimal, and each attempt's price stands in exactly one bucket or, freed, in none.
+
+A ledger may have millions of tasks, so a history is held small: its files packed, equal texts shared, and indexes that
+few commands ask for made when one does.
 """
 
 from __future__ import annotations
@@ -10,7 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
+from operator import attrgetter, itemgetter
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from rsbatch.ledger.records import BadLine, event_of, seconds_of
 from rsbatch.lifecycle import OUT, Event, IllegalTransition, State, advance
@@ -35,6 +42,7 @@ class History:
 
     `since` is the `seq` of its first record, `usd`, `bucket` and `run` are of the newest attempt, `path` is as in
     `submitting`, `request_at` the place of the line that has the request body, `submitted_at` seconds since 1970.
+    `packed` has the files as JSON, a quarter of what they take as objects; read them from `files`.
     """
 
     task: str
@@ -48,13 +56,18 @@ class History:
     path: str = ""
     usd: Decimal | None = None
     bucket: Bucket | None = None
-    files: tuple[SavedFile, ...] = ()
+    packed: bytes = b""
     code: str = ""
     message: str = ""
     submitted_at: float = 0.0
     request_at: int | None = None
     was_saved: bool = False
     moves: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def files(self) -> tuple[SavedFile, ...]:
+        """The files of its newest images."""
+        return tuple(SavedFile(*values) for values in from_json(self.packed)) if self.packed else ()
 
     @property
     def out(self) -> bool:
@@ -102,36 +115,56 @@ class LedgerState:
         """False where the newest run left no `run_ended`."""
         self.last_run_ended: Mapping[str, Any] | None = None
         self.spend = Spend()
-        self._histories: dict[tuple[str, str], History] = {}
-        self._by_key: dict[str, list[History]] = {}
-        self._by_id: dict[str, list[History]] = {}
-        self._jobs: dict[str, History] = {}
+        self._count = 0
+        self._by_key: dict[str, History | dict[str, History]] = {}  # those of one key by their ids, if there are more
+        self._by_id: dict[str, list[History]] | None = None  # made when it is first asked for, as is the next
+        self._by_job: dict[str, History] | None = None
+        self._former_jobs: dict[str, History] = {}
         self._owners: dict[str, History] = {}
 
     # what can be asked
 
     def __len__(self) -> int:
-        return len(self._histories)
+        return self._count
 
     def histories(self) -> Iterable[History]:
         """Every history, oldest first."""
-        return self._histories.values()
+        if self._count == len(self._by_key):
+            return self._by_key.values()  # type: ignore[return-value]  # all are alone with their keys
+        return sorted((h for key in self._by_key for h in self._of_key(key)), key=_SINCE)
 
     def get(self, task: str, key: str) -> History | None:
         """Give the history of exactly this id and key."""
-        return self._histories.get((task, key))
+        found = self._by_key.get(key)
+        if isinstance(found, dict):
+            return found.get(task)
+        return found if found is not None and found.task == task else None
 
     def of_key(self, key: str) -> list[History]:
         """All histories of a key, oldest first."""
-        return sorted(self._by_key.get(key, ()), key=lambda h: h.since)
+        return sorted(self._of_key(key), key=_SINCE)
+
+    def _of_key(self, key: str) -> Iterable[History]:
+        found = self._by_key.get(key, {})
+        return found.values() if isinstance(found, dict) else (found,)
 
     def of_id(self, task: str) -> list[History]:
         """All histories of an id, oldest first."""
-        return sorted(self._by_id.get(task, ()), key=lambda h: h.since)
+        if self._by_id is None:
+            self._by_id = {}
+            for history in self.histories():
+                self._by_id.setdefault(history.task, []).append(history)
+        return sorted(self._by_id.get(task, ()), key=_SINCE)
 
     def of_job(self, job_id: str) -> History | None:
         """Give the history that has this job, if any."""
-        return self._jobs.get(job_id)
+        return self.jobs().get(job_id)
+
+    def jobs(self) -> Mapping[str, History]:
+        """Give every job with its history, those of earlier attempts included."""
+        if self._by_job is None:
+            self._by_job = self._former_jobs | {h.job_id: h for h in self.histories() if h.job_id is not None}
+        return self._by_job
 
     def owner_of(self, path: str) -> History | None:
         """Give the history whose saved file stands at `path`, as far as the ledger knows."""
@@ -139,7 +172,7 @@ class LedgerState:
 
     def jobs_out(self) -> Iterator[History]:
         """Histories with a job whose image is not saved yet, oldest first."""
-        return (h for h in self._histories.values() if h.out)
+        return (h for h in self.histories() if h.out)
 
     # the fold
 
@@ -152,7 +185,11 @@ class LedgerState:
         if seq != self.seq + 1:
             raise BadLine(f"record {seq} stands where record {self.seq + 1} belongs")
         try:
-            self._apply(value, at)
+            event = event_of(value)
+            if event is not None:
+                self._step(event, value, at)
+            else:
+                self._apply(value)
         except IllegalTransition as exc:
             raise BadLine(f"{value.get('task')}: {exc}") from None
         except (KeyError, TypeError, ValueError, ArithmeticError) as exc:
@@ -161,7 +198,8 @@ class LedgerState:
             raise BadLine(f"a {value['type']} record without a usable {exc}") from None
         self.seq = seq
 
-    def _apply(self, value: Mapping[str, Any], at: int) -> None:
+    def _apply(self, value: Mapping[str, Any]) -> None:
+        """Take in a record that moves no task's state."""
         kind = value["type"]
         if kind == "run_started":
             self.service, self.name = str(value["service"]), str(value["name"])
@@ -172,15 +210,13 @@ class LedgerState:
             self.ended = True
             self.last_run_ended = value
         elif kind == "renamed":
-            self._rename(str(value["from"]), value["task"], value["key"])
+            self._rename(str(value["from"]), *_ident(value))
         elif kind == "moved":
             self._move_file(value)
-        elif (event := event_of(value)) is not None:
-            self._step(event, value, at)
 
     def _step(self, event: Event, value: Mapping[str, Any], at: int) -> None:
-        task, key = value["task"], value["key"]
-        found = self._histories.get((task, key))
+        task, key = _ident(value)
+        found = self.get(task, key)
         state = advance(found.state if found else None, event)
         history = found or History(task, key, value["seq"])
         _TAKE_IN[event](self, history, value, at)  # each reads all that it needs before it changes anything
@@ -189,50 +225,67 @@ class LedgerState:
             self._add(history)
 
     def _add(self, history: History) -> None:
-        self._histories[history.task, history.key] = history
-        self._by_key.setdefault(history.key, []).append(history)
-        self._by_id.setdefault(history.task, []).append(history)
+        self._count += 1
+        others = self._by_key.get(history.key)
+        if others is None:
+            self._by_key[history.key] = history
+        elif isinstance(others, dict):
+            others[history.task] = history
+        else:
+            self._by_key[history.key] = {others.task: others, history.task: history}
+        if self._by_id is not None:
+            self._by_id.setdefault(history.task, []).append(history)
 
     def _rename(self, old: str, new: str, key: str) -> None:
-        history = self._histories.get((old, key))
-        if history is None or (new, key) in self._histories:
+        history = self.get(old, key)
+        if history is None or self.get(new, key) is not None:
             raise BadLine(f"{old} cannot be renamed to {new}")
-        del self._histories[old, key]
-        self._by_key[key].remove(history)
-        self._by_id[old].remove(history)
+        others = self._by_key[key]
+        if isinstance(others, dict):
+            del others[old]
+            others[new] = history
+        if self._by_id is not None:
+            self._by_id[old].remove(history)
+            self._by_id.setdefault(new, []).append(history)
         history.task = new
-        self._add(history)
 
     def _move_file(self, value: Mapping[str, Any]) -> None:
-        history = self._histories.get((value["task"], value["key"]))
+        history = self.get(value["task"], value["key"])
         source, target = str(value["from"]), str(value["to"])
         if history is not None and self._owners.get(source) is history and history.state is not State.SAVED:
             del self._owners[source]  # an older file of its own made way for the one that is being placed
             return
         if history is None or history.state is not State.SAVED or all(f.path != source for f in history.files):
             return  # a file that is not of this ledger made way
-        history.files = tuple(
-            SavedFile(target, f.bytes, f.sha256, f.format, f.width, f.height) if f.path == source else f
-            for f in history.files
-        )
+        rows = from_json(history.packed)
+        history.packed = _pack([[target if row[0] == source else row[0], *row[1:]] for row in rows])
         history.moves += ((source, target),)
         if self._owners.get(source) is history:
             self._owners[target] = self._owners.pop(source)
 
     def _charge(self, history: History, bucket: Bucket | None) -> None:
-        self.spend.move(history.usd, history.bucket, bucket)
-        history.bucket = bucket
+        if bucket is not history.bucket:
+            self.spend.move(history.usd, history.bucket, bucket)
+            history.bucket = bucket
+
+    def _give_job(self, history: History, job_id: str | None) -> None:
+        if history.job_id is not None:
+            self._former_jobs[history.job_id] = history
+        history.job_id = job_id
+        if self._by_job is not None and job_id is not None:
+            self._by_job[job_id] = history
 
     # one function for each event
 
     def _submitting(self, history: History, value: Mapping[str, Any], at: int) -> None:
-        usd = None if value["usd"] is None else Decimal(value["usd"])
+        usd = None if value["usd"] is None else _money(value["usd"])
         if usd is not None and not 0 <= usd < MOST_USD:
             raise ValueError("price")
         attempt, path = int(value["attempt"]), str(value["path"])
         history.bucket = None  # what an earlier attempt cost stays where it is
-        history.usd, history.attempt, history.path, history.run = usd, attempt, path, value["run"]
-        history.job_id, history.code, history.message = None, "", ""
+        history.usd, history.attempt, history.path, history.run = usd, attempt, path, _same(value["run"])
+        history.code, history.message = "", ""
+        self._give_job(history, None)
         if "request" in value:
             history.request_at = at
         self._charge(history, Bucket.UNKNOWN)
@@ -245,8 +298,8 @@ class LedgerState:
         job_id, submitted_at = value["job_id"], seconds_of(value["ts"])
         if not isinstance(job_id, str) or not job_id:
             raise TypeError("job_id")
-        history.job_id, history.request_id, history.submitted_at = job_id, value.get("request_id"), submitted_at
-        self._jobs[job_id] = history
+        history.request_id, history.submitted_at = value.get("request_id"), submitted_at
+        self._give_job(history, job_id)
         self._charge(history, Bucket.OUT)
 
     def _freed(self, history: History, value: Mapping[str, Any], at: int) -> None:
@@ -265,14 +318,14 @@ class LedgerState:
 
     def _downloaded(self, history: History, value: Mapping[str, Any], at: int) -> None:
         _check_job(history, value)
-        files = tuple(_file(f) for f in value["files"])
-        if not files:
-            raise ValueError("files")
-        history.files = files
+        history.packed = _pack(_rows(value["files"]))
 
     def _saved(self, history: History, value: Mapping[str, Any], at: int) -> None:
-        self._downloaded(history, value, at)
-        self._owners.update((f.path, history) for f in history.files)
+        _check_job(history, value)
+        rows = _rows(value["files"])
+        history.packed = _pack(rows)
+        for row in rows:
+            self._owners[row[0]] = history
         history.was_saved = True
         history.code, history.message = "", ""
 
@@ -296,6 +349,13 @@ class LedgerState:
         self._charge(history, None)
 
 
+def _ident(value: Mapping[str, Any]) -> tuple[str, str]:
+    task, key = value["task"], value["key"]
+    if type(task) is not str or type(key) is not str:
+        raise TypeError("task")
+    return task, key
+
+
 def _check_attempt(history: History, value: Mapping[str, Any]) -> None:
     """An answer settles its own attempt: another's price is not freed by it."""
     if value["attempt"] != history.attempt:
@@ -308,11 +368,30 @@ def _check_job(history: History, value: Mapping[str, Any]) -> None:
         raise BadLine(f"{history.task}: job {value['job_id']} is not its job, {history.job_id}")
 
 
-def _file(value: Mapping[str, Any]) -> SavedFile:
-    file = SavedFile(*(value[name] for name in ("path", "bytes", "sha256", "format", "width", "height")))
-    if not isinstance(file.path, str) or not isinstance(file.sha256, str) or type(file.bytes) is not int:
-        raise TypeError("files")
-    return file
+def _rows(files: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """Give the values of each file, in the order of SavedFile's fields."""
+    rows = [_VALUES(file) for file in files]
+    for path, size, sha256, *_ in rows:
+        if not isinstance(path, str) or not isinstance(sha256, str) or type(size) is not int:
+            raise TypeError("files")
+    if not rows:
+        raise ValueError("files")
+    return rows
+
+
+def _pack(rows: object) -> bytes:
+    return to_json(rows, inf_nan_mode="constants")
+
+
+_VALUES = itemgetter("path", "bytes", "sha256", "format", "width", "height")
+_SINCE = attrgetter("since")
+# A ledger has few prices and runs, and each is one object.
+_money = lru_cache(maxsize=64, typed=True)(Decimal)
+
+
+@lru_cache(maxsize=64)
+def _same(text: str) -> str:
+    return text
 
 
 _TAKE_IN = {

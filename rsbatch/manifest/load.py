@@ -6,18 +6,17 @@ expanded all the same, so that one run shows the faults of both kinds.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import hashlib
 import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from rsbatch.collector import collector_off
 from rsbatch.errors import ManifestError, Problem, UsageError
 from rsbatch.identity import check_id, slug
 from rsbatch.manifest.check import manifest_error, survey
@@ -69,20 +68,8 @@ def load_manifest(
     `output.dir` and is relative to the working directory. Raises ManifestError with all problems, UsageError for
     wrong arguments.
     """
-    with _collector_off():
+    with collector_off():
         return _load(path, dict(variables or {}), date, output, today)
-
-
-@contextlib.contextmanager
-def _collector_off() -> Iterator[None]:
-    """Keep Python's cycle collector from going through a growing tree again and again: two thirds of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _load(

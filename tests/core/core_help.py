@@ -145,10 +145,10 @@ def snapshot(state: LedgerState) -> Any:
     histories = [{name: getattr(h, name) for name in History.__slots__} for h in state.histories()]
     spend = (dict(state.spend.usd), dict(state.spend.unpriced))
     names = (state.service, state.name, state.runs, state.ended)
-    jobs = {job: (h.task, h.key) for job, h in state._jobs.items()}
+    jobs = {job: (h.task, h.key) for job, h in state.jobs().items()}
     owners = {path: (h.task, h.key) for path, h in state._owners.items()}
-    index = {k: [h.task for h in hs] for k, hs in state._by_key.items()}
-    ids = {k: [h.key for h in hs] for k, hs in state._by_id.items()}
+    index = {h.key: [other.task for other in state.of_key(h.key)] for h in state.histories()}
+    ids = {h.task: [other.key for other in state.of_id(h.task)] for h in state.histories()}
     return state.seq, names, histories, spend, jobs, owners, index, ids
 
 

@@ -21,6 +21,7 @@ PURE = {
     "asking",
     "body",
     "ceiling",
+    "collector",
     "errors",
     "identity",
     "ledger.__init__",

@@ -53,6 +53,8 @@ def test_times_keep_their_milliseconds(seconds: float) -> None:
 
 def test_the_form_of_a_time() -> None:
     assert timestamp(NOW) == "2026-05-28T20:26:40.000Z"
+    assert timestamp(NOW + 0.9999) == "2026-05-28T20:26:40.999Z"
+    assert timestamp(NOW + 0.9999997) == "2026-05-28T20:26:41.000Z"
 
 
 @pytest.mark.parametrize(

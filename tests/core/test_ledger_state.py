@@ -447,3 +447,46 @@ def test_apply_raises_bad_line_alone(values: list[dict[str, Any]]) -> None:
                 book.state.apply(value)
             except BadLine:
                 continue
+
+
+def test_what_is_asked_for_late_is_what_was_kept_all_along() -> None:
+    """The indexes of ids and jobs are made when they are first asked for, and kept up from then on."""
+    key = key_of("same")
+    cat, dog, owl = (Steps(name, key) for name in ("cat", "dog", "owl"))
+    steps = [
+        started(),
+        *cat.to(State.SAVED),
+        *dog.to(State.SUBMITTED),
+        *Steps("apart").to(State.FAILED_FINAL),
+        *owl.to(State.PARKED),
+        *(Steps("apart").submitting(2), Steps("apart").submitted(2, "job-again")),
+        Steps("hen", key).renamed("dog"),
+        Steps("lone").submitting(),
+        Steps("new", Steps("lone").key).renamed("lone"),
+        owl.resolved("attached", "job-other"),
+    ]
+    early, late = LedgerState(), Book()
+    for number, record in enumerate(steps, 1):
+        early.of_id("cat"), early.of_job("job-cat")
+        early.apply(encode(record, seq=number, ts=NOW + number - 1, run="r1")[1], len(late.data))
+        late.put(record)
+    assert len(late.state) == len(early) == 5
+    assert snapshot(early) == snapshot(late.state)
+    assert [h.task for h in late.state.histories()] == ["cat", "hen", "apart", "owl", "new"]
+    assert [h.task for h in late.state.of_key(key)] == ["cat", "hen", "owl"]
+    assert late.state.of_id("dog") == late.state.of_id("lone") == []
+    assert {job: h.task for job, h in late.state.jobs().items()} == {
+        "job-cat": "cat",
+        "job-dog": "hen",
+        "job-apart": "apart",
+        "job-again": "apart",
+        "job-owl": "owl",
+        "job-other": "owl",
+    }
+
+
+@pytest.mark.parametrize("name", ["task", "key"])
+def test_a_name_that_is_no_text_is_refused(name: str) -> None:
+    value = encode(CAT.submitting(), seq=1, ts=NOW, run="r1")[1]
+    with pytest.raises(BadLine):
+        LedgerState().apply(value | {name: 5})
