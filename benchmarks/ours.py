@@ -10,8 +10,8 @@ import anyio
 import rsbatch.runner
 import rsbatch.storage.local
 from benchmarks.meter import metered
+from rsbatch.asking import FixedInterval
 from rsbatch.net import fetch, service
-from rsbatch.pacing import FixedInterval
 from rsbatch.session import Options, open_project, run
 
 _LOADED = rsbatch.runner, rsbatch.storage.local, fetch, service

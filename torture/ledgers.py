@@ -49,7 +49,7 @@ def snapshot(state: LedgerState) -> Any:
     """Give all that a state says, for comparing."""
     histories = [tuple(getattr(h, name) for name in History.__slots__) for h in state.histories()]
     spend = (tuple(state.spend.usd.items()), tuple(state.spend.unpriced.items()))
-    jobs = tuple((job, h.task, h.key) for job, h in state.jobs().items())
+    jobs = tuple(sorted((job, h.task, h.key) for job, h in state.jobs().items()))
     owners = tuple((path, h.task, h.key) for path, h in state._owners.items())
     return state.seq, state.service, state.name, state.runs, state.ended, histories, spend, jobs, owners
 
