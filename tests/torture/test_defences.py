@@ -19,7 +19,8 @@ def test_every_defence_is_there_exactly_once(defence: defences.Defence) -> None:
     text = defence.taken_out()
     compile(text, defence.file, "exec")
     for test in defence.tests:
-        assert (defences.ROOT / "tests" / test.partition("::")[0]).exists()
+        file, _, name = test.partition("::")
+        assert f"def {name}" in (defences.ROOT / "tests" / file).read_text(encoding="utf-8"), test
 
 
 def test_names_and_seeds_are_apart() -> None:
