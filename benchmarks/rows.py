@@ -16,6 +16,7 @@ ROWS = {
     "load": "many jobs in flight",
     "ledger": "the ledger, written and read",
     "manifest": "large manifests",
+    "schedule": "how near a run comes to the best there is, in virtual time",
     "makespan": "how long a batch takes, in real time",
     "nights": "a whole run of many tasks, killed and resumed",
     "startup": "how long the command takes to start",

@@ -236,13 +236,13 @@ def _durations(case: Case, engine: TimedEngine) -> list[float]:
 class KnownCeiling:
     """An in-flight limit that is told the truth: the fixed oracle that a limit found out by itself is held against."""
 
-    def __init__(self, ceiling: Callable[[float], int]) -> None:
+    def __init__(self, ceiling: Callable[[], int]) -> None:
         self._ceiling = ceiling
 
     covered = False
 
     def opens_at(self, held: int) -> float | None:
-        return float("-inf") if held < self._ceiling(trio.current_time()) else None
+        return float("-inf") if held < self._ceiling() else None
 
     def queued(self, rank: int) -> bool:
         return False

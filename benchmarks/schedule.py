@@ -1,0 +1,176 @@
+"""How near a run comes to the best there is, in virtual time; every side meets the same tasks and durations.
+
+`benchmarks.makespan` confirms the comparison with the script in real time, against the simulator as a process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.plot import Series, slots_in_use
+from benchmarks.rows import Figure, brief
+from benchmarks.sweep import Sweep
+from benchmarks.virtual import (
+    BIMODAL,
+    LOGNORMAL,
+    Case,
+    KnownCeiling,
+    Mixture,
+    delay_times_queries,
+    oracle_seconds,
+    run_script,
+)
+from benchmarks.virtual import (
+    run as run_case,
+)
+from rsbatch.model import Limits
+
+PICTURE = Path(__file__).parent.parent / "docs" / "images" / "slots.svg"
+UNKNOWN = Limits(in_flight=64)
+"""What a user sets who does not know the ceiling."""
+MEAN = 48.0
+"""Seconds that a job of LOGNORMAL takes on average."""
+
+
+def run(quick: bool) -> list[Figure]:
+    """All figures of scheduling."""
+    return [*_queueing(quick), *_asking(quick), *_ceilings(quick), *_scripts(quick)]
+
+
+def _queueing(quick: bool) -> list[Figure]:
+    figures = []
+    for slots in (8, 32):
+        cases = [Case(100 if quick else 500, slots, queueing=True, seed=seed) for seed in range(1 if quick else 3)]
+        done = [run_case(case, UNKNOWN) for case in cases]
+        best = [oracle_seconds(case, UNKNOWN.submits_per_second) for case in cases]
+        name = f"makespan ÷ the oracle's, service that queues, ceiling {slots}"
+        note = f"seconds: {brief(done[0].seconds)} and {brief(best[0])}; in_flight 64, the ceiling unknown to us"
+        figures += [
+            Figure(name, 1.01, [ours.seconds / oracle for ours, oracle in zip(done, best, strict=True)], note=note),
+            Figure(f"queries a task, ceiling {slots}", 6.0, [ours.queries for ours in done]),
+        ]
+    return figures
+
+
+def _asking(quick: bool) -> list[Figure]:
+    def measure(mixture: Mixture, goal: float) -> Figure:
+        cases = [
+            Case(100 if quick else 500, 8, False, mixture, latency=0.0, download=0.0, seed=seed)
+            for seed in range(1 if quick else 3)
+        ]
+        done = [run_case(case, Limits(in_flight=8)) for case in cases]
+        bound = delay_times_queries(mixture)
+        note = f"{brief(done[0].delay)} s × {brief(done[0].queries)}, bound {brief(bound)} s; cold start included"
+        return Figure(
+            f"delay × queries ÷ the theoretical bound, service that refuses, {mixture.name}",
+            goal,
+            [ours.delay * ours.queries / bound for ours in done],
+            note=note,
+        )
+
+    return [measure(LOGNORMAL, 1.25), measure(BIMODAL, 1.5)]
+
+
+def _changing(count: int, slots: int, factor: float, seed: int, *, queueing: bool = False) -> Case:
+    when = count * MEAN / slots * (0.3 + 0.08 * seed)  # not always at the same moment between two probes
+    changes = () if factor == 1 else ((when, round(slots * factor)),)
+    return Case(count, slots, queueing, changes=changes, seed=seed)
+
+
+def _ceilings(quick: bool) -> list[Figure]:
+    """Slots used: seconds that jobs ran ÷ seconds that slots were there, from the start to the end of the last job.
+
+    The oracle is the same client with the same query times, told the ceiling at every moment.
+    """
+    count, figures = 400 if quick else 4000, []
+    for label, slots, factor in (
+        ("ceiling 8", 8, 1.0),
+        ("ceiling 32", 32, 1.0),
+        ("8, then 16", 8, 2.0),
+        ("16, then 8", 16, 0.5),
+        ("32, then 16", 32, 0.5),
+        ("16, then 32", 16, 2.0),
+    ):
+        cases = [_changing(count, slots, factor, seed) for seed in range(1 if quick else 3)]
+        done = [Sweep(case, UNKNOWN) for case in cases]
+        told = [_told(case) for case in cases]
+        note = f"{count} tasks; used: {brief(done[0].used)} and {brief(told[0].used)}"
+        figures += [
+            Figure(
+                f"slots used ÷ those of an oracle that is told, {label}",
+                0.99,
+                [a.used / b.used for a, b in zip(done, told, strict=True)],
+                at_least=True,
+                note=note,
+            ),
+            Figure(f"429s per accepted submission, {label}", 0.03, [ours.refused / count for ours in done]),
+        ]
+    return [*figures, *_confirmed(quick)]
+
+
+def _told(case: Case) -> Sweep:
+    """Let the oracle run: its limit reads the clock of the sweep it is in."""
+    moment = [0.0]
+
+    class Told(Sweep):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "now":
+                moment[0] = self.now
+
+    return Told(case, UNKNOWN, KnownCeiling(lambda: case.slots_at(moment[0])))
+
+
+def _confirmed(quick: bool) -> list[Figure]:
+    """One of the cases again with the whole runner, and one where the service queues."""
+    import trio
+
+    figures = []
+    for queueing in (False, True):
+        case = _changing(150 if quick else 1000, 16, 0.5, 1, queueing=queueing)
+        ours = run_case(case, UNKNOWN)
+        told = run_case(case, UNKNOWN, in_flight=KnownCeiling(lambda case=case: case.slots_at(trio.current_time())))
+        kind = "queues" if queueing else "refuses"
+        name = f"slots used ÷ those of an oracle that is told, whole runner, service that {kind}, 16, then 8"
+        note = f"429s per accepted submission: {brief(ours.refused)}"
+        figures.append(Figure(name, 0.99, [ours.used / told.used], at_least=True, note=note))
+    return figures
+
+
+def _scripts(quick: bool) -> list[Figure]:
+    count = 100 if quick else 500
+    known = Case(count, 8, queueing=False)
+    ours, theirs = run_case(known, Limits(in_flight=8)), run_script(known, 8)
+    changing = replace(_changing(count, 16, 2.0, 0), queueing=False)
+    free, fixed = run_case(changing, UNKNOWN), run_script(changing, 16)
+    if not quick:
+        lines = [
+            Series("slots there", [], steps=[(0.0, 16), *changing.changes]),
+            Series("rsbatch, in_flight 64", free.spans),
+            Series("script, 16 at a time", fixed.spans),
+        ]
+        PICTURE.write_text(slots_in_use(lines), encoding="utf-8")
+    note = "seconds: {} and {}; queries a task: {} and {}; 429s a task: {} and {}"
+
+    def told(mine: object, other: object) -> str:
+        values = [getattr(side, name) for name in ("seconds", "queries", "refused") for side in (mine, other)]
+        return note.format(*map(brief, values))
+
+    return [
+        Figure(
+            "makespan ÷ the usual script's, both told the ceiling of 8",
+            0.95,
+            [ours.seconds / theirs.seconds],
+            note=told(ours, theirs),
+        ),
+        Figure(
+            "makespan ÷ the usual script's, ceiling 16 that doubles, unknown to us, the script told 16",
+            0.95,
+            [free.seconds / fixed.seconds],
+            note=told(free, fixed),
+        ),
+        Figure("delay in noticing an end, seconds, ÷ the script's", 0.95, [ours.delay / theirs.delay]),
+        Figure("share of the slot-seconds used, both told the ceiling of 8", 0.9, [fmean([ours.used])], at_least=True),
+    ]
