@@ -109,6 +109,10 @@ class LearnedTimes:
         durations = self._of(kind)
         return durations.mean if durations.count >= ENOUGH else None
 
+    def longest(self, kind: str) -> float:
+        """Seconds that the longest job of this class took that is remembered; 0 if none is."""
+        return self._of(kind).longest
+
     def overall(self) -> float | None:
         """Seconds that a job takes on average, each class as often as it was seen; None if nothing has been."""
         total = sum(d.count for d in self._classes.values())
@@ -142,6 +146,11 @@ class Durations:
     def mean(self) -> float:
         """Seconds on average; of no use before there is one."""
         return self._weighted / self.count if self.count else 0.0
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest, 0 before there is one."""
+        return max((_EDGES[n] for n, c in enumerate(self._counts) if c), default=0.0)
 
     def add(self, low: float, high: float) -> None:
         """Count one job that took more than `low` and at most `high` seconds.

@@ -7,7 +7,7 @@ nothing else. It starts nothing and sends nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,6 +21,7 @@ from rsbatch.asking import LearnedTimes, QuerySchedule
 from rsbatch.ceiling import Ceiling, InFlightLimit
 from rsbatch.clock import Clock
 from rsbatch.errors import Problem, StoreError
+from rsbatch.estimate import learned_by
 from rsbatch.ledger import records
 from rsbatch.ledger.records import Record
 from rsbatch.ledger.state import History
@@ -242,12 +243,6 @@ class Course:
             finally:
                 self._harvests.discard(scope)
                 self.news.set()
-
-
-def learned_by(run_ended: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What a `run_ended` record says that its run found out about the service; empty if it says nothing."""
-    learned = (run_ended or {}).get("learned")
-    return learned if isinstance(learned, Mapping) else {}
 
 
 def _live(state: State | None) -> Category:

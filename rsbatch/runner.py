@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from rsbatch.course import Course, Edges, RunPlan
 from rsbatch.errors import StoreError
+from rsbatch.estimate import seconds_left
 from rsbatch.harvester import Harvester
 from rsbatch.ledger import records
 from rsbatch.ledger.writer import Ledger
@@ -233,7 +234,8 @@ class Runner:
         out = scheduler.in_flight
         downloading = scheduler.waiting_downloads
         left = counts[Category.PENDING]
-        done = self._course.this_run.saved
+        pending = max(0, left - out - downloading)
+        slots = self._course.ceiling.slots or self._course.plan.limits.in_flight
         self._course.edges.observer.update(
             Snapshot(
                 total=sum(counts.values()),
@@ -243,11 +245,13 @@ class Runner:
                 parked=counts[Category.PARKED],
                 out=out,
                 downloading=downloading,
-                pending=max(0, left - out - downloading),
+                pending=pending,
                 spent=spend.total if spend.total or spend.known else None,
                 usd_known=spend.known,
                 elapsed=elapsed,
-                eta=elapsed / done * left if done and scheduler.halted is None else None,
+                eta=seconds_left(pending, out, self._course.times.overall(), slots)
+                if scheduler.halted is None
+                else None,
                 paused=scheduler.paused,
             )
         )

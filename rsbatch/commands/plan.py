@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+from rsbatch.asking import kind_of
 from rsbatch.commands.common import add_manifest_arguments, add_run_arguments, print_json, project_of, say
+from rsbatch.estimate import Estimate
 from rsbatch.outline import Totals, outline, total_lines
-from rsbatch.planning import Planned
+from rsbatch.planning import Action, Planned
 from rsbatch.preview import judge_all
-from rsbatch.units import format_duration, format_money
+from rsbatch.units import format_money
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,11 +35,13 @@ def run(args: argparse.Namespace) -> int:
     plan = judge_all(project, state)
     for warning in plan.warnings:
         sys.stderr.write(f"warning: {warning}\n")
-    totals = Totals()
+    totals, estimate = Totals(), Estimate.of(state.last_run_ended, project.limits.in_flight)
 
     def counted() -> Iterator[Planned]:
         for planned in plan.tasks:
             totals.add(planned, state, project.options.selection)
+            if planned.action is Action.SUBMIT:
+                estimate.add(kind_of(planned.task.body))
             yield planned
 
     as_json = args.json or args.requests
@@ -46,22 +50,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in outline(counted(), project.manifest.title, totals):
             say(line)
-    in_flight = project.limits.in_flight
-    seconds = estimate_seconds(totals.submissions.count, in_flight)
     if as_json:
-        print_json({"summary": _summary(totals, seconds, spent=state.spend.total)})
+        print_json({"summary": _summary(totals, estimate, spent=state.spend.total)})
     else:
-        _print_totals(totals, seconds, in_flight, state.spend.total, project.rules.budget)
+        _print_totals(totals, estimate, state.spend.total, project.rules.budget)
     return 0
 
 
-def estimate_seconds(submissions: int, in_flight: int) -> tuple[float, float]:
-    """Give the least and the most seconds to expect: 30 to 180 s an image, `in_flight` at a time."""
-    rounds = -(-submissions // in_flight)
-    return rounds * 30.0, rounds * 180.0
-
-
-def _summary(totals: Totals, seconds: tuple[float, float], *, spent: Decimal) -> dict[str, Any]:
+def _summary(totals: Totals, estimate: Estimate, *, spent: Decimal) -> dict[str, Any]:
+    least, most = estimate.seconds or (None, None)
     return {
         "total": totals.count,
         **{action.value: one.count for action, one in totals.actions.items()},
@@ -69,8 +66,8 @@ def _summary(totals: Totals, seconds: tuple[float, float], *, spent: Decimal) ->
         "usd": str(totals.submissions.usd),
         "usd_known": totals.submissions.unpriced == 0,
         "spent": str(spent),
-        "seconds_least": seconds[0],
-        "seconds_most": seconds[1],
+        "seconds_least": least,
+        "seconds_most": most,
     }
 
 
@@ -94,14 +91,11 @@ def _print_json(tasks: Iterator[Planned], *, requests: bool) -> None:
         print_json(line)
 
 
-def _print_totals(
-    totals: Totals, seconds: tuple[float, float], in_flight: int, spent: Decimal, budget: Decimal | None
-) -> None:
+def _print_totals(totals: Totals, estimate: Estimate, spent: Decimal, budget: Decimal | None) -> None:
     for line in total_lines(totals):
         say(line)
     if totals.submissions.count:
-        least, most = (format_duration(s) for s in seconds)
-        say(f"time: about {least} to {most}, at 30 to 180 s an image and {in_flight} at a time")
+        say(estimate.in_words())
     if spent:
         say(f"spent so far: {format_money(spent)}")
     if budget is not None and spent + totals.submissions.usd > budget:

@@ -23,6 +23,7 @@ PURE = {
     "ceiling",
     "collector",
     "errors",
+    "estimate",
     "identity",
     "ledger.__init__",
     "ledger.mend",

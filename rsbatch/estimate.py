@@ -1,0 +1,84 @@
+"""How long what is left will take: from durations and a ceiling that were measured, or not at all.
+
+Rule: pure. Nothing is guessed: where nothing has been measured yet, the time is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rsbatch.asking import LearnedTimes
+from rsbatch.ceiling import Ceiling
+from rsbatch.units import format_duration
+
+
+def learned_by(run_ended: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Give what a `run_ended` record says that its run found out about the service; empty if it says nothing."""
+    learned = (run_ended or {}).get("learned")
+    return learned if isinstance(learned, Mapping) else {}
+
+
+def seconds_left(waiting: int, out: int, mean: float | None, slots: int) -> float | None:
+    """Seconds until `waiting` tasks and the `out` jobs under way have ended, `slots` at a time; None if unknown.
+
+    `mean` is what a job takes on average; one that is under way is half done.
+    """
+    if mean is None:
+        return None
+    return max(mean / 2 if waiting + out else 0.0, mean * (waiting + out / 2) / max(1, slots))
+
+
+@dataclass(slots=True)
+class Estimate:
+    """Adds up what a plan takes; `slots` jobs at a time, `measured` if a run has seen that many at once be the most."""
+
+    times: LearnedTimes
+    slots: int
+    measured: bool
+    work: float = 0.0
+    longest: float = 0.0
+    unknown: int = 0
+    kinds: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, run_ended: Mapping[str, Any] | None, in_flight: int) -> Estimate:
+        """Begin with what the newest run that ended has learned, and the user's limit."""
+        learned = learned_by(run_ended)
+        slots = Ceiling(in_flight, learned.get("ceiling")).slots
+        return cls(LearnedTimes(learned.get("times")), min(in_flight, slots or in_flight), slots is not None)
+
+    def add(self, kind: str) -> None:
+        """Count one job of a class."""
+        mean = self.times.mean(kind)
+        if mean is None:
+            self.unknown += 1
+            self.kinds.add(kind)
+        else:
+            self.work += mean
+            self.longest = max(self.longest, self.times.longest(kind))
+
+    @property
+    def seconds(self) -> tuple[float, float] | None:
+        """The least and the most to expect in seconds; None where a class has not been measured.
+
+        The least is without one idle slot. The most is that of any order (Graham, "Bounds on multiprocessing
+        timing anomalies", 1969): the longest that was seen comes last.
+        """
+        if self.unknown:
+            return None
+        least = self.work / self.slots
+        return least, least + self.longest * (1 - 1 / self.slots)
+
+    def in_words(self) -> str:
+        """Say it in a line."""
+        if self.seconds is None:
+            if not self.work:
+                return "time: unknown, as nothing has been measured yet"
+            which = ", ".join(sorted(self.kinds)[:3]) + (", …" if len(self.kinds) > 3 else "")
+            return f"time: unknown for {self.unknown} of them ({which}), of which too few have been measured yet"
+        least, most = (format_duration(round(s)) for s in self.seconds)
+        if self.measured:
+            return f"time: about {least} to {most}, by earlier runs, {self.slots} at a time"
+        return f"time: about {least} to {most}, by earlier runs, if the account runs {self.slots} at a time"
