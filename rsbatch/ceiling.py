@@ -20,9 +20,9 @@ BURST_SECONDS = 2.0
 SETTLE_SECONDS = 5.0
 """How long after a probe went through an older end may turn up: about two queries of a job that is nearly done."""
 PROBE_FIRST = 16
-PROBE_MOST = 40
+PROBE_MOST = 44
 """Submissions between two probes of a higher ceiling, the first time and at most: what probes cost in 429s is
-bounded by what gets done meanwhile, 1/40 of it, however many slots and whatever a job takes."""
+bounded by what gets done meanwhile, 1/44 of it, however many slots and whatever a job takes."""
 PROBE_SECONDS = 1800.0
 """A probe is due after this all the same, where jobs take long and slots are few."""
 _FALL = 8
