@@ -28,6 +28,7 @@ COMMANDS = {
     "status": "counts, spend, the commonest errors, jobs still out",
     "show": "one task's history, every record",
     "report": "the images in a page, with filters, axes, problems, money and time",
+    "redo": "buy new samples of the images that were rejected in the report",
     "verify": "compare the saved files with the ledger; --fix fetches them again",
     "resolve": "settle a held, parked or failed task by hand",
     "repair": "make a damaged or lost ledger usable again",

@@ -107,13 +107,14 @@ class Selection:
     """What the command line lets a run submit.
 
     `patterns` are glob patterns of ids, any of which may match (empty: all); `limit` is how many of what is left
-    may be submitted, None for all.
+    may be submitted, None for all. With `only`, no other ids than these.
     """
 
     patterns: tuple[str, ...] = ()
     limit: int | None = None
     retry_failed: bool = False
     rebuy_missing: bool = False
+    only: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

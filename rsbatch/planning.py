@@ -115,6 +115,8 @@ class Matcher:
 
 def selects(selection: Selection, task_id: str) -> bool:
     """Tell if `--select` lets this id be submitted."""
+    if selection.only is not None and task_id not in selection.only:
+        return False
     return not selection.patterns or any(fnmatchcase(task_id, pattern) for pattern in selection.patterns)
 
 

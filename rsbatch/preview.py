@@ -13,7 +13,7 @@ from rsbatch.ledger.state import LedgerState
 from rsbatch.lifecycle import State
 from rsbatch.model import SavedFile
 from rsbatch.planning import Action, Matcher, Planned, Terms, decide
-from rsbatch.session import Project, match
+from rsbatch.session import Project, match, with_redos
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,11 @@ def judge_all(project: Project, state: LedgerState, *, buying: bool = True) -> P
 
     Without `buying`, prices need not be there.
     """
+    return judge_with(with_redos(project, state), state, buying=buying)
+
+
+def judge_with(project: Project, state: LedgerState, *, buying: bool = True) -> Preview:
+    """Judge the tasks of a project as it is, without a look at what the ledger says was asked for again."""
     matcher, _, warnings = match(project, state, buying=buying)
     return Preview(_judged(project, state, matcher), matcher.total, warnings)
 

@@ -149,6 +149,18 @@ def _sidecar_in(path: Path) -> sidecar.Sidecar | None:
         return None
 
 
+def with_redos(project: Project, state: LedgerState) -> Project:
+    """Give the project with the new samples that the ledger says were asked for, by the manifest's ids."""
+    if not state.redos:
+        return project
+    plain, matcher = replace(project.manifest, redos={}), Matcher(state)
+    for task in plain.tasks([]):
+        matcher.visit(task)
+    names = {(history.task, history.key): task for task, history in matcher.settle()}
+    redos = {(names.get((task, key), task), key): number for (task, key), number in state.redos.items()}
+    return replace(project, manifest=replace(plain, redos=redos))
+
+
 def match(
     project: Project, state: LedgerState, *, buying: bool = True, go_on: Callable[[], None] = lambda: None
 ) -> tuple[Matcher, int, list[str]]:
@@ -281,7 +293,7 @@ async def _execute(
     from rsbatch.storage.local import LocalStorage
 
     key = None if project.options.simulate else find_key(project.manifest.api, os.environ, Path())
-    file, state, matcher, selected = await _opened(project, observer, signals)
+    project, file, state, matcher, selected = await _opened(project, observer, signals)
     ledger = Ledger(file, state, clock=clock, run=new_run_id(clock), say=observer.note)
     try:
         async with (connect or open_edges)(project, clock, key) as (service, fetcher):
@@ -356,7 +368,7 @@ def new_run_id(clock: Clock) -> str:
     return f"{moment}Z-{secrets.token_hex(3)}"
 
 
-Opened = tuple[LocalLedgerFile, LedgerState, Matcher, int]
+Opened = tuple[Project, LocalLedgerFile, LedgerState, Matcher, int]
 
 
 async def _opened(project: Project, observer: Observer, signals: AsyncIterator[int] | None) -> Opened:
@@ -388,7 +400,7 @@ async def _opened(project: Project, observer: Observer, signals: AsyncIterator[i
     if isinstance(opened, RsbatchError):
         raise opened
     if came:  # since the last task was checked
-        opened[0].close()
+        opened[1].close()
         raise Interrupted(came[0])
     return opened
 
@@ -406,13 +418,14 @@ def _open_ledger(project: Project, observer: Observer, go_on: Callable[[], None]
         if said:
             observer.note(said)
         check_owner(project, state)
+        project = with_redos(project, state)
         matcher, selected, warnings = match(project, state, go_on=go_on)
         for warning in warnings:
             observer.note(warning)
     except BaseException:
         file.close()
         raise
-    return file, state, matcher, selected
+    return project, file, state, matcher, selected
 
 
 def _run_started(project: Project, tasks: int) -> records.Record:

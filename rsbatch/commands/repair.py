@@ -24,7 +24,7 @@ from rsbatch.ledger.state import LedgerState
 from rsbatch.lifecycle import State
 from rsbatch.manifest.check import check
 from rsbatch.planning import Matcher
-from rsbatch.session import Project, find_sidecars, ledger_is_lost, new_run_id
+from rsbatch.session import Project, find_sidecars, ledger_is_lost, new_run_id, with_redos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +113,7 @@ def _adopt(project: Project, rebuild: Rebuild, paths: list[Path]) -> None:
 
 def _unseen(project: Project, state: LedgerState) -> list[tuple[str, str]]:
     """Tasks of the manifest that no history is for, by id and key."""
+    project = with_redos(project, state)
     matcher = Matcher(state)
     check(project.manifest, matcher.visit)
     matcher.settle()

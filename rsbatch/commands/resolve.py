@@ -13,7 +13,7 @@ from rsbatch.ledger import records
 from rsbatch.ledger.records import How
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import SETTLED_BY_HAND, State
-from rsbatch.session import Project, match, writing
+from rsbatch.session import Project, match, with_redos, writing
 from rsbatch.units import format_money
 
 
@@ -80,7 +80,7 @@ def find(project: Project, state: LedgerState, task: str) -> History:
         word = histories[-1].state.value.replace("_", " ") if histories[-1].state else "new"
         raise UsageError(f"{task} is {word}: only held, parked and failed tasks are settled by hand")
     if len(open_) > 1:
-        matcher, _, _ = match(project, state, buying=False)
+        matcher, _, _ = match(with_redos(project, state), state, buying=False)
         open_ = [h for h in open_ if matcher.owns(h)] or open_
     return open_[-1]
 

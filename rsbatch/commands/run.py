@@ -29,6 +29,7 @@ from rsbatch.text import printable
 if TYPE_CHECKING:
     from rsbatch.progress.interface import Observer
     from rsbatch.progress.metrics import Metrics
+    from rsbatch.session import Project
     from rsbatch.summary import Result
 
 
@@ -61,15 +62,18 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         args.requests = False
         return plan_command.run(args)
+    return execute(args, project_of(args))
+
+
+def execute(args: argparse.Namespace, project: Project) -> int:
+    """Run a project to its end, with signals, progress and a summary; gives the exit code."""
     import anyio
 
     from rsbatch.notices import yesterday
     from rsbatch.progress.choose import Both
-    from rsbatch.session import Project
     from rsbatch.session import run as run_project
     from rsbatch.summary import in_words
 
-    project = project_of(args)
     log = _log(args, project.manifest.name)
     metrics = _metrics(args, project.manifest.name, log.note)
     observer = log if metrics is None else Both(log, metrics)

@@ -20,7 +20,7 @@ from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import State
 from rsbatch.planning import Category, category
 from rsbatch.progress.interface import Snapshot
-from rsbatch.session import Project, match
+from rsbatch.session import Project, match, with_redos
 from rsbatch.summary import spend_json, spend_words, undelivered_words
 
 SHOWN = 10
@@ -70,7 +70,7 @@ class Look:
     def at(cls, project: Project, *, live: bool = False) -> Look:
         """Read the ledger, and the manifest's tasks. With `live` a run is taken to go on if it has not ended."""
         state = project.read_state()
-        matcher, _, _ = match(project, state, buying=False)
+        matcher, _, _ = match(with_redos(project, state), state, buying=False)
         live = live and not state.ended
         mine = [h for h in state.histories() if matcher.owns(h)]
         groups: defaultdict[Category, list[History]] = defaultdict(list)

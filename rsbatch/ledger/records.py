@@ -236,6 +236,11 @@ def resolved(task: str, key: str, *, how: How, job_id: str | None = None) -> Rec
     return Record("resolved", task, key, fields)
 
 
+def redo(task: str, key: str, *, number: int) -> Record:
+    """A person rejected the task's image and wants the `number`-th (1-based) new sample in its place."""
+    return Record("redo", task, key, {"number": number})
+
+
 def run_ended(summary: Mapping[str, Any]) -> Record:
     """A run ended by itself; the fields of its summary, without `run`, which each record has."""
     return Record("run_ended", fields={k: v for k, v in summary.items() if k != "run"})

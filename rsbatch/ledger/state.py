@@ -115,6 +115,8 @@ class LedgerState:
         """False where the newest run left no `run_ended`."""
         self.last_run_ended: Mapping[str, Any] | None = None
         self.spend = Spend()
+        self.redos: dict[tuple[str, str], int] = {}
+        """How many new samples were asked for, by id and key of the task whose image was rejected."""
         self._count = 0
         self._by_key: dict[str, History | dict[str, History]] = {}  # those of one key by their ids, if there are more
         self._by_id: dict[str, list[History]] | None = None  # made when it is first asked for, as is the next
@@ -213,6 +215,8 @@ class LedgerState:
             self._rename(str(value["from"]), *_ident(value))
         elif kind == "moved":
             self._move_file(value)
+        elif kind == "redo":
+            self._redo(value)
 
     def _step(self, event: Event, value: Mapping[str, Any], at: int) -> None:
         task, key = _ident(value)
@@ -248,6 +252,14 @@ class LedgerState:
             self._by_id[old].remove(history)
             self._by_id.setdefault(new, []).append(history)
         history.task = new
+        if (old, key) in self.redos:
+            self.redos[new, key] = self.redos.pop((old, key))
+
+    def _redo(self, value: Mapping[str, Any]) -> None:
+        task, key = _ident(value)
+        if self.get(task, key) is None or value["number"] != self.redos.get((task, key), 0) + 1:
+            raise BadLine(f"{task}: new sample {value['number']} follows nothing")
+        self.redos[task, key] = value["number"]
 
     def _move_file(self, value: Mapping[str, Any]) -> None:
         history = self.get(value["task"], value["key"])

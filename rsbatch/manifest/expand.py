@@ -24,6 +24,7 @@ from rsbatch.manifest.prices import PriceRule, price
 from rsbatch.manifest.sources import Item, files, read_prompt, rows
 from rsbatch.manifest.templates import Template, template
 from rsbatch.model import EXT, Api, Limits, Origin, Rules, Task
+from rsbatch.redo import again, sample_of
 
 DEFAULT_PATH: Final = "{{ id }}.{{ ext }}"
 _HELD_COMBINATIONS: Final = 4096
@@ -66,7 +67,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A loaded manifest. `sha256` is of the file's bytes; `output_dir` is absolute."""
+    """A loaded manifest. `sha256` is of the file's bytes; `output_dir` is absolute.
+
+    `redos` is how many new samples a person asked for, by id and key of the task whose image was rejected.
+    """
 
     path: Path
     name: str
@@ -85,6 +89,7 @@ class Manifest:
     output_path: Text = field(repr=False)
     names: Mapping[str, Any] = field(repr=False)
     images: Images = field(repr=False, compare=False)
+    redos: Mapping[tuple[str, str], int] = field(default_factory=dict, repr=False)
 
     def tasks(self, problems: list[Problem]) -> Iterator[Task]:
         """Yield the tasks in the manifest's order; what is wrong with one goes to `problems`, alike ones folded."""
@@ -186,7 +191,10 @@ class _Expansion:
         for sample in range(1, (count or 1) + 1):
             names["sample"] = sample
             made = self._body(names) if body is None else body
-            yield self._task(names, origin, made, sample, axes, numbered=count is not None)
+            task = self._task(names, origin, made, sample, axes, numbered=count is not None)
+            yield task
+            for time in range(1, self.manifest.redos.get((task.id, task.key), 0) + 1):
+                yield self._again(names, task, time)
 
     def _count(self, names: Mapping[str, Any]) -> int | None:
         samples = self.entry.samples
@@ -226,6 +234,18 @@ class _Expansion:
                 raise Fault(reason, entry.id.place)
         path = self._path(names, made_id)
         return Task(made_id, key, sample, body, path, price(self.manifest.prices, body), origin, axes)
+
+    def _again(self, names: dict[str, Any], task: Task, number: int) -> Task:
+        """Make a new sample of a task; templates of its request see its own number."""
+        body = task.body
+        if self.entry.sample_in_body:
+            names["sample"] = sample_of(task.sample, number)
+            body = self._body(names)
+        made = again(task, number, body, price(self.manifest.prices, body))
+        reason = check_id(made.id) or check_path(made.path)
+        if reason is not None:
+            raise Fault(f"the new sample {made.id!r}: {reason}")
+        return made
 
     def _path(self, names: Mapping[str, Any], made_id: str) -> str:
         if self.simple_path:

@@ -20,12 +20,13 @@ from rsbatch.ledger.state import History, LedgerState
 from rsbatch.manifest.expand import Entry as ManifestEntry
 from rsbatch.model import LocalImage, SavedFile, Task
 from rsbatch.planning import Planned
-from rsbatch.preview import file_sizes, judge_all
+from rsbatch.preview import file_sizes, judge_with
+from rsbatch.redo import REDO_STEP
 from rsbatch.report.activity import Activity
 from rsbatch.report.cards import Card, Entry, Judged, Picture, card_of, href_of, orphan, visible
 from rsbatch.report.page import Report
 from rsbatch.report.thumbnails import Original
-from rsbatch.session import Project
+from rsbatch.session import Project, with_redos
 from rsbatch.storage.interface import components
 
 
@@ -40,15 +41,16 @@ class Gathered:
 def gather(project: Project, out: Path, command: str, now: float) -> Gathered:
     """Read everything; `out` is where the page will be, `now` seconds since 1970.
 
-    Raises as `Project.read_state` and `judge_all` do.
+    Raises as `Project.read_state` and `judge_with` do.
     """
     state = project.read_state()
+    project = with_redos(project, state)
     activity = _activity(project.folder)
     entries = [Entry(_label(entry)) for entry in project.manifest.entries]
     places = {entry.index: n for n, entry in enumerate(project.manifest.entries)}
     gathering = _Gathering(project, state, activity, _base(project.folder, out))
     cards = []
-    for planned in judge_all(project, state, buying=False).tasks:
+    for planned in judge_with(project, state, buying=False).tasks:
         card = gathering.card(planned)
         entries[places[planned.task.origin.entry]].take(card.axes)
         cards.append(card)
@@ -103,6 +105,7 @@ class _Gathering:
         self._activity = activity
         self._base = base
         self._seen: set[History] = set()
+        self._first: Task
         self.originals: list[Original] = []
 
     def card(self, planned: Planned) -> Card:
@@ -117,7 +120,13 @@ class _Gathering:
         return card_of(task, history, Judged(planned.differs, planned.reason, self._again(task)), pictures, seen)
 
     def _again(self, task: Task) -> str:
-        return ""
+        """Give the id of the new sample that stands for a rejected image; its tasks come one after another."""
+        if task.sample <= REDO_STEP:
+            self._first = task
+        number = task.sample // REDO_STEP if task.sample > REDO_STEP else 0
+        first = self._first
+        asked = self._project.manifest.redos.get((first.id, first.key), 0)
+        return f"{first.id}-r{number + 2}" if number < asked else ""
 
     def orphans(self) -> Iterator[Card]:
         """Give cards of what no task of the manifest has."""

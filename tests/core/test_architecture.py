@@ -50,6 +50,7 @@ PURE = {
     "progress.__init__",
     "progress.interface",
     "progress.words",
+    "redo",
     "report.__init__",
     "report.activity",
     "report.cards",

@@ -271,3 +271,7 @@ def test_every_file_has_its_size() -> None:
     for sizes in ([], [100, 100], [99, 99], [None, None]):
         with pytest.raises(ValueError, match="zip"):
             judge(at(State.SAVED), sizes)
+
+
+def test_a_run_may_be_for_a_few_ids_alone() -> None:
+    assert [name for name in ("a", "b") if selects(Selection(only=frozenset({"b"})), name)] == ["b"]

@@ -15,10 +15,11 @@ from rsbatch.manifest.load import load_manifest
 from rsbatch.model import EXT, SavedFile, Task
 
 NOW = 1_780_000_000.0
+SIDE = 96
 
 
-def draw(number: int, text: str, side: int = 96) -> bytes:
-    image = Image.new("RGB", (side, side), f"hsl({number * 47 % 360}, 60%, {35 + number * 7 % 40}%)")
+def draw(number: int, text: str) -> bytes:
+    image = Image.new("RGB", (SIDE, SIDE), f"hsl({number * 47 % 360}, 60%, {35 + number * 7 % 40}%)")
     ImageDraw.Draw(image).text((6, 6), text[:14], "white")
     data = BytesIO()
     image.save(data, "PNG")
@@ -28,16 +29,17 @@ def draw(number: int, text: str, side: int = 96) -> bytes:
 class Batch:
     """Writes a manifest and what a run of it leaves; `fates` says by id what became of a task (else it is saved)."""
 
-    def __init__(self, folder: Path, text: str, fates: dict[str, str] | None = None, side: int = 96) -> None:
+    def __init__(
+        self, folder: Path, text: str, fates: dict[str, str] | None = None, *, simulated: bool = False
+    ) -> None:
         self.manifest = folder / "batch.yaml"
         self.manifest.write_text(text, "utf-8")
-        self.output = folder / "outputs" / "batch"
+        self.output = folder / "outputs" / ("batch-simulated" if simulated else "batch")
         self.output.mkdir(parents=True, exist_ok=True)
-        self.side = side
         self.lines: list[bytes] = []
         loaded = load_manifest(self.manifest)
         self.tasks = list(loaded.tasks([]))
-        service = loaded.api.base_url
+        service = "simulator" if simulated else loaded.api.base_url
         start = records.run_started(
             service=service, name=loaded.name, manifest="batch.yaml", manifest_sha256="0", version="1", tasks=1
         )
@@ -77,9 +79,9 @@ class Batch:
             self.save(number, task, job)
 
     def save(self, number: int, task: Task, job: str) -> None:
-        data = draw(number, task.id, self.side)
+        data = draw(number, task.id)
         sha256 = hashlib.sha256(data).hexdigest()
-        file = SavedFile(task.path.replace(EXT, "png"), len(data), sha256, "png", self.side, self.side)
+        file = SavedFile(task.path.replace(EXT, "png"), len(data), sha256, "png", SIDE, SIDE)
         (self.output / file.path).parent.mkdir(parents=True, exist_ok=True)
         (self.output / file.path).write_bytes(data)
         name = task.id, task.key

@@ -1,0 +1,120 @@
+"""`rsbatch redo` for real, against the simulator: it buys what was asked for, once, and every command knows it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_help import GRID, Batch
+
+from rsbatch.cli import main
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Batch:
+    return Batch(tmp_path, GRID, {"cat-ink-dawn-2": "failed", "fox-oil-noon-2": "new"}, simulated=True)
+
+
+def ledger(batch: Batch) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in batch.ledger.read_text("utf-8").splitlines()]
+
+
+def submitted(batch: Batch) -> Counter[str]:
+    return Counter(record["task"] for record in ledger(batch) if record["type"] == "submitting")
+
+
+def reject(batch: Batch, *names: str) -> str:
+    found = [record for record in ledger(batch) if record["type"] == "saved" and record["task"] in names]
+    rejected = [{"task": one["task"], "key": one["key"], "sha256": one["files"][0]["sha256"]} for one in found]
+    file = batch.manifest.with_name("rejects.json")
+    file.write_text(json.dumps({"rejects": 1, "manifest": "batch", "rejected": rejected}))
+    return str(file)
+
+
+def redo(batch: Batch, file: str, *more: str) -> int:
+    return main(["redo", str(batch.manifest), "--simulate", "--from", file, *more])
+
+
+@pytest.mark.slow
+def test_new_samples_are_bought_once_and_nothing_else_is(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    before = submitted(batch)
+    file = reject(batch, "hero", "owl-ink-dawn-2")
+    assert redo(batch, file, "--dry-run") == 0
+    assert capsys.readouterr().out == "2 new samples to submit: $0.10\n"
+    assert submitted(batch) == before
+    assert redo(batch, file, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["this_run"]["submitted"] == 2
+    after = before + Counter(["hero-r2", "owl-ink-dawn-2-r2"])
+    assert submitted(batch) == after
+    assert (batch.output / "hero-r2.png").exists()
+    assert redo(batch, file) == 0
+    assert "0 new samples to submit: $0.00; 2 were asked for before" in capsys.readouterr().out
+    assert submitted(batch) == after
+    assert sum(record["type"] == "redo" for record in ledger(batch)) == 2
+    main(["status", str(batch.manifest), "--simulate"])
+    said = capsys.readouterr().out
+    assert "27 tasks: 25 saved" in said
+    assert "orphaned" not in said
+    assert main(["report", str(batch.manifest), "--simulate"]) == 0
+    page = (batch.output / "report.html").read_text("utf-8")
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    cards = {card["i"]: card for card in data["cards"]}
+    assert (cards["hero"]["s"], cards["hero"]["g"], cards["hero-r2"]["s"]) == ("redone", "hero-r2", "saved")
+    # more samples later clash with nothing, and a new name takes all along
+    batch.manifest.write_text(GRID.replace("samples: 2", "samples: 3").replace("id: hero", "id: heroine"))
+    capsys.readouterr()
+    assert main(["plan", str(batch.manifest), "--simulate", "--json"]) == 0
+    plan = {line["task"]: line for line in map(json.loads, capsys.readouterr().out.splitlines()) if "task" in line}
+    assert plan["heroine-r2"]["state"] == "saved"
+    assert plan["owl-ink-dawn-2-r2"]["state"] == "saved"
+    assert sum(line["action"] == "submit" for line in plan.values()) == 13  # twelve third ones, and the new one
+
+
+def test_images_of_another_ledger_buy_nothing(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(reject(batch, "hero"))
+    value = json.loads(file.read_text())
+    value["rejected"][0]["sha256"] = "0" * 64
+    file.write_text(json.dumps(value))
+    assert redo(batch, str(file)) == 2
+    said = capsys.readouterr().err
+    assert "hero: its image is not the one that was rejected" in said
+    assert main(["redo", str(batch.manifest), "--from", str(file)]) == 2
+    assert "there is no ledger" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_refused_before_it_is_recorded(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    file = reject(batch, "hero")
+    before = batch.ledger.read_bytes()
+    batch.manifest.write_text(GRID + "run: {budget: 1.20}\n")
+    assert redo(batch, file, "--dry-run") == 0
+    batch.manifest.write_text(GRID.replace("{usd: 0.05}", "{size: 1x1, usd: 0.05}") + "run: {budget: 9}\n")
+    assert redo(batch, file) == 2
+    assert "has no price" in capsys.readouterr().err
+    clash = "  - {id: hero-r2, prompt: Another}\nprices"
+    batch.manifest.write_text(GRID.replace("prices", clash))
+    assert redo(batch, file) == 2
+    assert "hero-r2" in capsys.readouterr().err
+    assert batch.ledger.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_budget_holds(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    spent = 24 * 5  # cents: all but the new one were submitted
+    batch.manifest.write_text(GRID + f"run: {{budget: {spent / 100 + 0.05:.2f}}}\n")
+    assert redo(batch, reject(batch, "hero", "owl-ink-dawn-2")) == 3
+    assert sum((submitted(batch) & Counter(["hero-r2", "owl-ink-dawn-2-r2"])).values()) == 1
+    assert "budget" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"rejects": 1, "rejected": [{}]}'])
+def test_a_file_that_the_page_did_not_write(batch: Batch, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = batch.manifest.with_name("rejects.json")
+    file.write_text(text)
+    assert redo(batch, str(file)) == 2
+    assert "rejects.json is not a list of rejected images" in capsys.readouterr().err
+    file.unlink()
+    assert redo(batch, str(file)) == 2
+    assert "No such file" in capsys.readouterr().err
