@@ -88,7 +88,7 @@ class Writer:
         gathered = gather(self.project, self._out, self._command, time.time())
         try:
             self._out.parent.mkdir(parents=True, exist_ok=True)
-            urls = self._thumbnails.urls(gathered.originals, _progress())
+            urls = self._thumbnails.urls(gathered.originals)
             stamp = self._thumbnails.folder / STAMP
             address = f"./{self._thumbnails.folder.name}/{STAMP}"
             report = replace(gathered.report, thumbnails=urls, stamp=None if number is None else (number, address))
@@ -126,18 +126,3 @@ def _state_of(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return status.st_size, status.st_mtime_ns
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Give what shows on a terminal how many small pictures are made, if it takes long enough to be seen."""
-    began, shown = time.monotonic(), [0.0]
-
-    def made(done: int, total: int) -> None:
-        now = time.monotonic()
-        if not sys.stderr.isatty() or now - began < 1 or (done < total and now - shown[0] < 0.1):
-            return
-        shown[0] = now
-        sys.stderr.write(f"\rsmall pictures: {done} of {total}" + ("\n" if done == total else ""))
-        sys.stderr.flush()
-
-    return made

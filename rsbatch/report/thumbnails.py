@@ -10,7 +10,7 @@ import base64
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from PIL import Image
 
 from rsbatch.errors import StoreError
 from rsbatch.images import MAX_PIXELS
+from rsbatch.progress.work import working
 
 SIDE: Final = 384
 """Pixels of the longer side: sharp in a tile of 200 on a screen that has two pixels for one."""
@@ -46,10 +47,10 @@ class Thumbnails:
         self.folder = out.with_name("." + out.stem)
         self._embedded: dict[str, str] = {}
 
-    def urls(self, originals: Iterable[Original], made: Callable[[int, int], None]) -> dict[str, str]:
+    def urls(self, originals: Iterable[Original]) -> dict[str, str]:
         """Give the URL of each small picture by the SHA-256 of its image; without those that cannot be made.
 
-        `made` is told how many of how many are done. Raises StoreError where the folder cannot be written.
+        Raises StoreError where the folder cannot be written.
         """
         wanted = {o.sha256: o for o in originals if _SHA256.fullmatch(o.sha256)}
         embed = len(wanted) <= EMBEDDED
@@ -58,11 +59,14 @@ class Thumbnails:
                 self.folder.mkdir(exist_ok=True)
             make = self._embed if embed else self._write
             urls: dict[str, str] = {}
-            with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="rsbatch-thumbnail") as pool:
-                for number, (sha256, url) in enumerate(zip(wanted, pool.map(make, wanted.values()), strict=True), 1):
+            with (
+                ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="rsbatch-thumbnail") as pool,
+                working("making small pictures", "images", len(wanted)) as tick,
+            ):
+                for sha256, url in zip(wanted, pool.map(make, wanted.values()), strict=True):
                     if url:
                         urls[sha256] = url
-                    made(number, len(wanted))
+                    tick(1)
         except OSError as exc:
             raise StoreError(f"cannot write {self.folder}: {exc.strerror or exc}") from exc
         return urls
