@@ -13,8 +13,6 @@ Rule: importing this package imports nothing else; names are loaded when they ar
 
 from __future__ import annotations
 
-from importlib import import_module
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -59,5 +57,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        from importlib import import_module
+
         return getattr(import_module(f"rsbatch.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'rsbatch' has no attribute {name!r}")

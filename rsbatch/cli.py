@@ -12,7 +12,6 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from importlib import import_module
 
 from rsbatch import __version__
 
@@ -69,8 +68,14 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     for name, text in COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         if only in (None, name):
-            import_module(f"rsbatch.commands.{name}").add_arguments(sub)
+            _module(name).add_arguments(sub)
     return parser
+
+
+def _module(command: str) -> Any:
+    from importlib import import_module
+
+    return import_module(f"rsbatch.commands.{command}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +99,7 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         _check_working_directory()
         _show_work(args)
-        code = int(import_module(f"rsbatch.commands.{args.command}").run(args))
+        code = int(_module(args.command).run(args))
         sys.stdout.flush()
     except BrokenPipeError:
         return code  # nobody reads on: not an error, and no success either where the command had another end
