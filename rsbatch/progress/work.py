@@ -21,6 +21,9 @@ AFTER = 1.0
 LINE_EVERY = 30.0
 """Seconds between two lines elsewhere."""
 
+_TOLD_BYTES = 256 * 1024
+"""A ledger's lines are many and short: they are told together."""
+
 _stream: ContextVar[TextIO | None] = ContextVar("stream", default=None)
 Tick = Callable[[int], None]
 """Is told how many more are done."""
@@ -65,6 +68,16 @@ class _Counted:
         data = self._file.read(size)
         self._tick(len(data))
         return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        done = 0
+        for line in self._file:
+            done += len(line)
+            if done >= _TOLD_BYTES:
+                self._tick(done)
+                done = 0
+            yield line
+        self._tick(done)
 
 
 class _Work:

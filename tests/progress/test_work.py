@@ -65,3 +65,12 @@ def test_a_file_reads_as_before(tmp_path: Path, shown: bool) -> None:
     show_on(Terminal() if shown else None)
     with path.open("rb") as file, reading(file, "reading") as told:
         assert [told.read(2000), told.read(2000), told.read(2000)] == [b"abc" * 666 + b"ab", b"c" + b"abc" * 333, b""]
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_its_lines_too(tmp_path: Path, shown: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc\n" * 200_000 + b"end")
+    show_on(Terminal() if shown else None)
+    with path.open("rb") as file, reading(file, "reading") as told:
+        assert list(told) == [b"abc\n"] * 200_000 + [b"end"]
