@@ -15,6 +15,8 @@ from rsbatch.errors import LedgerDamaged
 from rsbatch.ledger.records import BadLine, decode
 from rsbatch.ledger.state import LedgerState
 
+_CHUNK = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
@@ -32,7 +34,14 @@ class Replayed:
 
 def lines(file: BinaryIO) -> Iterator[bytes]:
     """Give the lines, each with its newline, the last one perhaps without; split on newline alone."""
-    return iter(file)
+    rest = b""
+    while chunk := file.read(_CHUNK):
+        whole = (rest + chunk).split(b"\n")
+        rest = whole.pop()
+        for line in whole:
+            yield line + b"\n"
+    if rest:
+        yield rest
 
 
 def records(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
