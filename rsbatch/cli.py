@@ -216,7 +216,9 @@ def _told() -> Iterator[None]:
             raise BrokenPipeError(exc.errno, exc.strerror) from exc
         from rsbatch.errors import StoreError
 
-        raise StoreError(f"cannot write to standard output: {exc.strerror}") from exc
+        raise StoreError(
+            f"cannot write to standard output: {exc.strerror}; what is recorded is safe, `rsbatch status` tells it"
+        ) from exc
 
 
 def _report(exc: BaseException, *, debug: bool, as_json: bool) -> int:

@@ -150,7 +150,7 @@ class Course:
         if budget is None:
             return True
         if usd is None:  # a table that grew meanwhile, or one of more unpriced tasks than are checked beforehand
-            self.halt(Halt.BUDGET, f"there is a budget, and {order.task.id} has no price")
+            self.halt(Halt.BUDGET, f"there is a budget, and {order.task.id} has no price; it was not submitted")
             self.scheduler.dropped(anyio.current_time())
             return False
         spent = self.state.spend.total + self._reserved
@@ -206,7 +206,7 @@ class Course:
         seq = self.put(records.failed(task, key, stage=stage, final=final, code=code, message=message))
         self.this_run.failed += 1
         self.failures_in_a_row += 1
-        self.edges.observer.note(f"{task} failed ({stage}): {code}: {message}")
+        self.edges.observer.note(f"{task} failed ({stage}): {code}: {message} ({_MONEY[stage]})")
         if self.failures_in_a_row >= self.plan.rules.max_failures:
             self.halt(Halt.MAX_FAILURES, f"{self.failures_in_a_row} tasks failed in a row; the last: {message}")
         await self.commit(seq)
@@ -215,7 +215,8 @@ class Course:
         """Submit no more, for a reason that the summary names; without `harvest` start nothing else either."""
         if not self.message or reason is Halt.STORE:
             self.message = message
-            self.edges.observer.note(f"no more is submitted: {message}")
+            then = "; what is out is still brought in" if harvest else ""
+            self.edges.observer.note(f"no more is submitted: {message}{then}")
         self.scheduler.halt(reason, harvest=harvest)
         self.news.set()
 
@@ -249,6 +250,13 @@ def _live(state: State | None) -> Category:
     """Count a state while the run goes on: a submission under way is not in doubt yet."""
     return Category.PENDING if state is State.SUBMITTING else category(state)
 
+
+_MONEY: dict[records.Stage, str] = {
+    "submit": "not charged",
+    "generate": "its price stays counted as spent",
+    "download": "it is paid; the next run downloads it again",
+}
+"""What a failure means for the money."""
 
 HALTS = {wire.Fatal.KEY: Halt.KEY, wire.Fatal.BALANCE: Halt.BALANCE, wire.Fatal.ADDRESS: Halt.ADDRESS}
 """How the service's fatal answers halt a run."""

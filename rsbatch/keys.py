@@ -35,7 +35,8 @@ def find_key(api: Api, environ: Mapping[str, str], folder: Path) -> str:
     key = (environ.get(api.key_env) or _read_dotenv(path).get(api.key_env) or "").strip()
     if not key:
         raise UsageError(
-            f"no key: set {api.key_env} in the environment or in {path} (to try rsbatch without a key: --simulate)"
+            f"no key: set {api.key_env} in the environment or in {path} "
+            f"(to try rsbatch without a key: --simulate); nothing was submitted"
         )
     if len(key) > _MOST or not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(f"{api.key_env} does not hold a key: it has characters that no key has")

@@ -33,7 +33,7 @@ def yesterday(project: Project, manifest: Path) -> str | None:
         return None
     words = [str(manifest), "--date", day, *(["--simulate"] if project.options.simulate else [])]
     words += [word for name, value in project.options.variables.items() for word in ("--var", f"{name}={value}")]
-    return f"the run of {day} is unfinished; to finish it: rsbatch run {shlex.join(words)}"
+    return f"the run of {day} is unfinished, paid jobs of it may be out; to finish it: rsbatch run {shlex.join(words)}"
 
 
 def is_unfinished(state: LedgerState) -> bool:

@@ -178,7 +178,7 @@ class Runner:
             self._grace_until = None
             self._course.stop_harvest()
         if self._course.scheduler.halted is Halt.UNAVAILABLE and not self._course.message:
-            self._course.message = "the service has accepted nothing for 15 minutes"
+            self._course.message = "the service has accepted nothing for 15 minutes, so nothing was charged meanwhile"
 
     async def _feed(self) -> None:
         """Judge tasks until enough orders are in line, one batch at a time."""

@@ -193,10 +193,13 @@ def match(
         checked = check(project.manifest, visit)
     matcher.settle()
     if selection.patterns and not selected:
-        raise UsageError(f"--select {' '.join(selection.patterns)} matches no task of {project.manifest.path.name}")
+        raise UsageError(
+            f"--select {' '.join(selection.patterns)} matches no task of {project.manifest.path.name}; "
+            f"nothing was submitted. `rsbatch plan` lists the ids"
+        )
     _check_prices(project, matcher, state, unpriced)
     warnings = [
-        f"{', '.join(ids)} are the same request under several ids: each is bought by itself"
+        f"{', '.join(ids)} are the same request under several ids: each is bought by itself (leave one to pay once)"
         for ids in checked.same_key_groups
     ]
     return matcher, selected, warnings

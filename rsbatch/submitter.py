@@ -108,7 +108,9 @@ class Submitter:
                     self._course.edges.observer.note(f"{task.id} was not sent: {reason}")
                 elif not self._unreachable:
                     self._unreachable = True
-                    self._course.edges.observer.note(f"the service cannot be reached, trying again: {reason}")
+                    self._course.edges.observer.note(
+                        f"the service cannot be reached, trying again (nothing is charged for that): {reason}"
+                    )
                 self._course.scheduler.throttled(order, reason, None, now, limit=False)
                 await self._course.commit(seq)
             case wire.Stop(kind, message, status):
@@ -153,7 +155,9 @@ class Submitter:
         seq = self._course.put(records.in_doubt(task.id, task.key, attempt=attempt, reason=reason))
         self._course.scheduler.dropped(anyio.current_time())
         self._course.this_run.submitted += 1
-        self._course.edges.observer.note(f"{task.id} is in doubt and held: {reason}")
+        self._course.edges.observer.note(
+            f"{task.id} is in doubt and held: {reason} (it may have been charged, and is not sent again unasked)"
+        )
         self._doubts += 1
         if self._doubts >= self._course.plan.rules.max_in_doubt:
             self._course.halt(Halt.MAX_IN_DOUBT, f"{self._doubts} submissions in this run are in doubt")

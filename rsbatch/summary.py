@@ -140,7 +140,8 @@ def in_words(result: Result, command: str, again: str) -> list[str]:
     ]
     lines.append(spend_words(result.spend))
     if result.message:
-        lines.append(f"stopped early: {result.message}")
+        complete = result.exit_code is Exit.OK
+        lines.append(f"{result.message}, and all is saved" if complete else f"stopped early: {result.message}")
     lines += remedies(result, command, again)
     return lines
 
@@ -192,7 +193,7 @@ def remedies(result: Result, command: str, again: str) -> list[str]:
     if result.differing.gone:
         lines.append(
             f"{len(result.differing.gone)} saved files are gone and their jobs no longer answer: "
-            f"`rsbatch run {again} --rebuy-missing` buys them again"
+            f"`rsbatch run {again} --rebuy-missing` buys them again (at a cost)"
         )
     return lines
 

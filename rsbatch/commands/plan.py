@@ -99,4 +99,7 @@ def _print_totals(totals: Totals, estimate: Estimate, spent: Decimal, budget: De
     if spent:
         say(f"spent so far: {format_money(spent)}")
     if budget is not None and spent + totals.submissions.usd > budget:
-        say(f"the budget of {format_money(budget)} is not enough: the run stops at the first task that does not fit")
+        say(
+            f"the budget of {format_money(budget)} is not enough: the run stops at the first task that does not fit; "
+            f"raise run.budget (or --budget), or buy less with --limit or --select"
+        )

@@ -126,7 +126,7 @@ class Look:
         if self.undelivered:
             yield undelivered_words(self.undelivered, command, command)
         if self.unended:
-            yield "the newest run goes on, or was cut off"
+            yield f"the newest run goes on, or was cut off; in that case nothing is lost: rsbatch run {command}"
         yield f"ledger: {project.folder / NAME}"
 
     def snapshot(self, now: float) -> Snapshot:

@@ -57,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
     elif found and stopped is not None:
         say(f"{files} files, {len(found)} still differ: stopped early: {stopped.message}")
     elif found and args.fix:
-        say(f"{files} files, {len(found)} still differ: their jobs no longer answer")
+        say(
+            f"{files} files, {len(found)} still differ: their jobs no longer answer; "
+            "`rsbatch run` with --rebuy-missing buys anew what is missing"
+        )
     elif found:
         say(f"{files} files, {len(found)} differ; --fix fetches them again where the job still answers")
     else:

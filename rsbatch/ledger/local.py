@@ -377,7 +377,10 @@ def _lock(fs: FileSystem, path: Path) -> int:
             release(fs, fd)
             raise
         release(fs, fd)
-    raise LedgerBusy(f"{path} is being replaced again and again by another program")
+    raise LedgerBusy(
+        f"{path} is being replaced again and again by another program; nothing was submitted here. "
+        f"Stop that program, then run again"
+    )
 
 
 def _keep_torn(fs: FileSystem, path: Path, replayed: Replayed) -> str:

@@ -223,3 +223,9 @@ def vars_of(run: ThisRun) -> dict[str, int]:
 )
 def test_remedies_word_for_word(halted: Halt, remedy: str) -> None:
     assert remedies(result(halted=halted), "m.yaml", "m.yaml -q")[0] == remedy
+
+
+def test_an_interruption_after_which_all_is_saved_is_no_early_stop() -> None:
+    lines = in_words(result(SAVED, message="interrupted", signal=15), "m.yaml", "m.yaml")
+    assert "interrupted, and all is saved" in lines
+    assert not [line for line in lines if "stopped early" in line]
