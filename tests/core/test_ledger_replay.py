@@ -122,3 +122,13 @@ def test_records_leaves_out_the_torn_tail_and_names_the_damaged_line() -> None:
     with pytest.raises(LedgerDamaged) as caught:
         list(records(io.BytesIO(DATA + b"{}\n"), "L"))
     assert caught.value.line == len(BOOK.lines) + 1
+
+
+def test_a_ledger_is_read_through_anything_that_reads() -> None:
+    """A bar that shows how far it is stands between the file and whoever reads it, and can do nothing else."""
+
+    class OnlyReads:
+        def __init__(self) -> None:
+            self.read = io.BytesIO(DATA).read
+
+    assert snapshot(replay(OnlyReads(), "x").state) == snapshot(BOOK.state)  # type: ignore[arg-type]
