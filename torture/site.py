@@ -29,7 +29,7 @@ from rsbatch.disk import FileSystem
 from rsbatch.errors import LedgerDamaged, RsbatchError
 from rsbatch.identity import task_key
 from rsbatch.ledger import records
-from rsbatch.ledger.local import NAME, LocalLedgerFile, lock_ledger, open_ledger, replace_ledger
+from rsbatch.ledger.local import NAME, UNDER_REPAIR, LocalLedgerFile, lock_ledger, open_ledger, replace_ledger
 from rsbatch.ledger.mend import Rebuild, salvage
 from rsbatch.ledger.replay import lines
 from rsbatch.ledger.state import LedgerState
@@ -358,7 +358,8 @@ def repair(place: Place, work: Sequence[Task], watch: Watch | None = None) -> No
     path = OUT / NAME
     with lock_ledger(path, fs) as fd:
         with fs.reader(fs.dup(fd)) as file:
-            found = salvage(lines(file))
+            old = list(lines(file))
+        found = salvage([] if old == [UNDER_REPAIR] else old)
         if not found.problems and found.values:
             return
         rebuild = Rebuild(BASE + place.elapsed, f"repair-{place.runs}")

@@ -17,7 +17,7 @@ from rsbatch.clock import SystemClock
 from rsbatch.commands.common import add_manifest_arguments, command_words, project_of, say
 from rsbatch.errors import StoreError
 from rsbatch.ledger import records
-from rsbatch.ledger.local import NAME, lock_ledger, replace_ledger
+from rsbatch.ledger.local import NAME, UNDER_REPAIR, lock_ledger, replace_ledger
 from rsbatch.ledger.mend import Rebuild, Salvage, salvage
 from rsbatch.ledger.replay import lines
 from rsbatch.ledger.state import LedgerState
@@ -45,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
     with lock_ledger(path) as fd:
         with os.fdopen(os.dup(fd), "rb") as file:
             file.seek(0)
-            found = salvage(lines(file))
+            old = list(lines(file))
+        begun = old == [UNDER_REPAIR]
+        found = salvage([] if begun else old)
+        lost = lost or begun
         if not found.problems and (found.values or not lost):
             say(f"{path} is sound ({len(found.values)} records): nothing to repair")
             return 0

@@ -36,6 +36,9 @@ RESERVE = "ledger.jsonl.reserve"
 RESERVE_BYTES = 256 * 1024
 """Room for about a thousand job ids on a disk that is full."""
 
+UNDER_REPAIR = b"this ledger was lost, and its repair did not come to its end: run `rsbatch repair` with its manifest\n"
+"""The first and only line of a ledger that is being made anew."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCK_TRIES = 10
 _ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -195,9 +198,17 @@ def read_ledger(folder: Path, fs: FileSystem = REAL) -> LedgerState:
 
 @contextmanager
 def lock_ledger(path: Path, fs: FileSystem = REAL) -> Iterator[int]:
-    """Lock the ledger at `path` without judging it, making it where it is missing; gives its descriptor."""
+    """Lock the ledger at `path` for a repair, without judging it; gives its descriptor.
+
+    A missing one is made as one that no run accepts: a repair that is killed must not leave an empty ledger, which
+    would be taken for a new one while jobs are out.
+    """
     try:
-        fd = _lock(fs, path)
+        if exists(fs, path):
+            fd = _lock(fs, path)
+        else:
+            make_folders(fs, path.parent)
+            fd = _put_in_place(fs, path, lambda new: write_all(fs, new, UNDER_REPAIR))
     except OSError as exc:
         raise _store_error("open", path, exc) from exc
     try:
@@ -209,11 +220,13 @@ def lock_ledger(path: Path, fs: FileSystem = REAL) -> Iterator[int]:
 def replace_ledger(path: Path, data: bytes, fs: FileSystem = REAL) -> Path | None:
     """Put `data` in the place of the locked ledger at `path`, in one step; the old one is kept beside it.
 
-    Gives where the old one is, None if it was empty. Raises StoreError.
+    Gives where the old one is, None if there was nothing in it. Raises StoreError.
     """
     try:
         kept = None
-        if fs.stat(path).st_size:
+        with _reader(fs, path) as file:
+            nothing = file.read(len(UNDER_REPAIR) + 1) in {b"", UNDER_REPAIR}
+        if not nothing:
             kept = _free_name(fs, path)
             fs.link(path, kept)  # first, so that there is no moment without a ledger
         release(fs, _put_in_place(fs, path, lambda new: write_all(fs, new, data)))

@@ -284,6 +284,19 @@ def test_a_replaced_ledger_is_kept_and_numbered(folder: Path) -> None:
         replace_ledger(folder / "gone" / NAME, b"")
 
 
+def test_a_repair_of_a_lost_ledger_that_is_killed_leaves_none_that_is_taken_for_new() -> None:
+    fs = FakeFileSystem(Disk())
+    path = Path("/out") / NAME
+    with lock_ledger(path, fs), pytest.raises(LedgerBusy):
+        open_ledger(path.parent, fs)
+    with pytest.raises(LedgerDamaged, match="rsbatch repair"):
+        open_ledger(path.parent, fs)
+    assert fs.disk.files()[str(path)].data.startswith(b"this ledger was lost")
+    with lock_ledger(path, fs):
+        assert replace_ledger(path, at(None).data, fs) is None, "nothing in it is worth keeping"
+    open_ledger(path.parent, fs)[0].close()
+
+
 # torn tails and damage
 
 

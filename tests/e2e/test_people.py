@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from rsbatch.ledger.local import UNDER_REPAIR
 from tests.e2e.conftest import KEY, Done, Project, Server, many
 
 
@@ -312,3 +313,19 @@ def test_a_manifest_edited_between_two_rebuilds(project: Project) -> None:
 
 def _edit(file: Path, **more: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **more}), "utf-8")
+
+
+def test_a_repair_of_a_lost_ledger_that_was_killed_is_done_again(project: Project) -> None:
+    simulated = project.folder / "outputs" / "manifest-simulated"
+    project.write(many("http://127.0.0.1:9", 2))
+    assert project("run", "manifest.yaml", "--simulate").code == 0
+    for path in simulated.glob("*.png*"):
+        path.unlink()
+    (simulated / "ledger.jsonl").write_bytes(UNDER_REPAIR)
+    refused = project("run", "manifest.yaml", "--simulate")
+    assert refused.code == 4
+    assert "rsbatch repair" in refused.err
+    assert project("repair", "manifest.yaml", "--simulate").code == 0
+    assert not list(simulated.glob("*.damaged*"))
+    held = project("run", "manifest.yaml", "--simulate", "--json")
+    assert (held.code, held.summary["this_run"]["submitted"], held.summary["tasks"]["held"]) == (1, 0, 2)
