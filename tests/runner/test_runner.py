@@ -494,3 +494,29 @@ def test_a_task_that_a_table_edited_meanwhile_gives_twice_is_bought_once(world: 
     world.run([one], tasks=iter([one, one, one]))
     assert world.paid() == {"picture a": 1}
     assert world.run([one]).exit_code is Exit.OK
+
+
+def test_the_next_run_starts_from_what_this_one_learned(world: World) -> None:
+    world.use(slots=4, queueing=False, service_time=40.0)
+    limits = replace(FAST, in_flight=16)
+    world.run(tasks(20), limits=limits)
+    (ended,) = world.records("run_ended")
+    assert ended["learned"]["ceiling"] == {"holds": 4, "runs": None}
+    (times,) = ended["learned"]["times"].values()
+    assert 30 < times["mean_s"] < 55
+    before = len(world.records("not_submitted"))
+    assert before >= 1
+    result = world.run(tasks(32), limits=limits)
+    assert result.tasks[Category.SAVED] == 32
+    assert len(world.records("not_submitted")) == before, (
+        "the ceiling was known, and is not tried within 16 submissions"
+    )
+    assert result.this_run.queries < 20 * 12, "when to ask was known, too"
+
+
+def test_where_the_service_queues_a_few_jobs_wait_there(world: World) -> None:
+    world.use(slots=4, queueing=True, service_time=40.0)
+    world.run(tasks(60), limits=replace(FAST, in_flight=30, submits_per_second=1.0))
+    (ended,) = world.records("run_ended")
+    assert 4 <= ended["learned"]["ceiling"]["runs"] <= 6
+    assert not world.records("not_submitted")
