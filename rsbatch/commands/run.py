@@ -129,7 +129,8 @@ def _tell(args: argparse.Namespace, result: Result, lines: list[str], log: Obser
         log.ended(result, lines)
     else:
         stream = sys.stderr if args.json else sys.stdout
-        stream.writelines(printable(line) + "\n" for line in lines)
+        for line in lines:  # not `writelines`: only `write` knows what to do when nobody reads on
+            stream.write(printable(line) + "\n")
 
 
 def _signals() -> list[signal.Signals]:
