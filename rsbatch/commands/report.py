@@ -85,7 +85,7 @@ class Writer:
         from rsbatch.report.page import Assets, render
         from rsbatch.report.thumbnails import write_whole
 
-        gathered = gather(self.project, self._out, self._command, time.time())
+        gathered = gather(self.project, self._out, self._command, time.time(), live=number is not None)
         try:
             self._out.parent.mkdir(parents=True, exist_ok=True)
             urls = self._thumbnails.urls(gathered.originals)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ from rsbatch.ledger.local import NAME
 from rsbatch.ledger.records import BadLine, decode, timestamp
 from rsbatch.ledger.replay import records
 from rsbatch.ledger.state import History, LedgerState
+from rsbatch.lifecycle import State
 from rsbatch.manifest.expand import Entry as ManifestEntry
 from rsbatch.model import LocalImage, SavedFile, Task
 from rsbatch.planning import Planned
@@ -38,8 +39,10 @@ class Gathered:
     originals: list[Original]
 
 
-def gather(project: Project, out: Path, command: str, now: float) -> Gathered:
+def gather(project: Project, out: Path, command: str, now: float, *, live: bool = False) -> Gathered:
     """Read everything; `out` is where the page will be, `now` seconds since 1970.
+
+    With `live` a run that has not ended goes on: what has no answer yet is being sent, and in no doubt.
 
     Raises as `Project.read_state` and `judge_with` do.
     """
@@ -52,6 +55,8 @@ def gather(project: Project, out: Path, command: str, now: float) -> Gathered:
     cards = []
     for planned in judge_with(project, state, buying=False).tasks:
         card = gathering.card(planned)
+        if live and not state.ended and planned.history is not None and planned.history.state is State.SUBMITTING:
+            card = replace(card, state="pending", reason="being sent")
         entries[places[planned.task.origin.entry]].take(card.axes)
         cards.append(card)
     cards += gathering.orphans()

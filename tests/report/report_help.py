@@ -46,7 +46,8 @@ class Batch:
         self.put(start)
         for number, task in enumerate(self.tasks):
             self.buy(number, task, (fates or {}).get(task.id, "saved"))
-        self.put(Record("run_ended", fields={"exit_code": 0}))
+        if "sending" not in (fates or {}).values():
+            self.put(Record("run_ended", fields={"exit_code": 0}))
         self.write()
 
     @property
@@ -66,6 +67,8 @@ class Batch:
             return
         path = task.path
         self.put(records.submitting(*name, attempt=1, request=ledger_form(task.body), usd=task.usd, path=path))
+        if fate == "sending":
+            return
         if fate == "held":
             self.put(records.in_doubt(*name, attempt=1, reason="no answer came: timeout"))
             return

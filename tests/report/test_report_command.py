@@ -167,3 +167,11 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
     finally:
         batch.output.chmod(0o700)
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_what_is_being_sent_is_in_doubt_only_after_the_run(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, GRID, {"hero": "sending"})
+    writer = Writer(open_project(batch.manifest, Options()), batch.output / "report.html", "batch.yaml")
+    writer.write(1)
+    assert data_of(batch.output / "report.html")["cards"][-1]["s"] == "pending"
+    assert report(batch)["cards"][-1]["s"] == "held"
