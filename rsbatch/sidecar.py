@@ -119,6 +119,6 @@ def _fits(one: Sidecar) -> bool:
         and one.job_id.isprintable()
         and 0 < len(one.job_id) <= _JOB_ID_MOST
         and 1 <= one.image <= one.images
-        and one.attempt >= 1
+        and one.attempt >= 0  # 0: its submission is not in the ledger (a repair, and then `resolve --attach`)
         and file.bytes >= 0
     )

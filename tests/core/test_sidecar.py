@@ -102,7 +102,7 @@ def changed(**more: Any) -> bytes:
         changed(job_id="x" * 513),
         changed(image=0),
         changed(image=3),
-        changed(attempt=0),
+        changed(attempt=-1),
         changed(bytes=-1),
     ],
 )
@@ -115,3 +115,8 @@ def test_what_is_none_of_ours(data: bytes) -> None:
 def test_nothing_raises(noise: bytes, more: dict[str, Any]) -> None:
     parse(noise)
     parse(changed(**more))
+
+
+def test_a_job_that_was_attached_after_a_repair_has_no_attempt() -> None:
+    one = replace(ONE, attempt=0, usd=None, request=None)
+    assert parse(dump(one)) == one
