@@ -31,7 +31,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no row is called {unknown[0]}; there are {', '.join(ROWS)}")
     params = Params(short=args.short, seed=args.seed)
-    ok = True
+    ok, commit = True, _commit()
     for name in args.rows or ROWS:
         start = time.perf_counter()
         print(f"{name}: {ROWS[name]} …", flush=True)
@@ -39,7 +39,7 @@ def main() -> int:
         _tell(name, figure)
         ok = ok and figure.ok
         if args.seed is None and not args.short:
-            keep(RESULTS, name, figure, _commit())
+            keep(RESULTS, name, figure, commit)
     return 0 if ok else 1
 
 

@@ -67,7 +67,6 @@ Those of SLOW have theirs in tests/runner.
 
 SLOW = {"saver"}
 """Left out of the short form: their tests run the whole runner."""
-_SLOWEST = ("test_many_jobs_in_flight", "test_signals_at_every_moment_lose_nothing")
 
 ENUMS = {
     name: tuple(members.split())
@@ -416,7 +415,7 @@ def _start(job: list[Any]) -> int:
 def fitting(module: str) -> list[str]:
     """What pytest is given at first; the slowest tests come later, for what has survived the others."""
     if module in SLOW:
-        return ["tests/runner", *(f"--deselect=tests/runner/test_runner.py::{name}" for name in _SLOWEST)]
+        return ["tests/runner/test_order.py", "tests/runner/test_regressions.py"]
     return [f"tests/core/test_{name}.py" for name in TESTS[module]]
 
 

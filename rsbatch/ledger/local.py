@@ -299,9 +299,12 @@ def _renew(fs: FileSystem, fd: int, path: Path, size: int, more: bytes) -> tuple
 def _open(fs: FileSystem, path: Path, flags: int) -> int:
     """Open a regular file of its owner's alone; raises OSError for anything else that stands there."""
     fd = fs.open(path, flags | _ALWAYS, 0o600)
-    if not stat.S_ISREG(fs.fstat(fd).st_mode):
+    try:
+        if not stat.S_ISREG(fs.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file; move it away", str(path))
+    except BaseException:
         release(fs, fd)
-        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file; move it away", str(path))
+        raise
     return fd
 
 

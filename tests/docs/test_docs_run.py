@@ -38,7 +38,7 @@ def test_every_block_of_a_shell_says_if_it_runs(page: Path) -> None:
 def test_few_blocks_do_not_run() -> None:
     found = [b for page in MARKED for b in blocks(page) if b.language == "sh"]
     silent = [b.place for b in found if "norun" in b.words]
-    assert len(silent) <= 11, silent
+    assert len(silent) <= 14, silent
     assert len(found) - len(silent) >= 30
 
 

@@ -301,7 +301,7 @@ def test_pings_frame_a_run_and_never_fail_it(simulate: Callable[..., Server], pr
     project.write(many(server.url, 2, more=f"notify: {{ping: '{server.url}/uuid'}}"))
     done = project.run()
     assert done.code == 0
-    assert done.err.count("was not taken: HTTP 404") == 2
+    assert done.err.count("was not taken (HTTP 404)") == 2
 
 
 def test_a_name_the_locale_cannot_write_is_refused_before_anything_is_paid(project: Project) -> None:
