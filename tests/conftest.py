@@ -1,8 +1,12 @@
-"""Interrupts work in the programs that tests start, however the tests themselves were started."""
+"""Signals work in the programs that tests start, however the tests themselves were started.
+
+`nohup` and a shell's background command ignore SIGHUP or SIGINT, and their children inherit that; a handler they do not.
+"""
 
 from __future__ import annotations
 
 import signal
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background command ignores it, its children too
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda number, frame: None)
