@@ -1,6 +1,6 @@
 """Signals work in the programs that tests start, however the tests themselves were started.
 
-`nohup` and a shell's background command ignore SIGHUP or SIGINT, and their children inherit that; a handler they do not.
+`nohup` and a shell's background commands ignore SIGHUP or SIGINT, and so do their children; a handler is not passed on.
 """
 
 from __future__ import annotations
