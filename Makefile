@@ -13,9 +13,7 @@ JOBS ?= 2
 .PHONY: demo test torture bench format lint types unit core wheel system clean
 
 demo: $(READY)
-	$(BIN)/rsbatch run manifests/quickstart.yaml --simulate
-	@echo
-	@echo "The images are in $(CURDIR)/outputs/quickstart-simulated"
+	$(BIN)/rsbatch run manifests/quickstart.yaml --simulate --report
 
 test: lint types core unit wheel
 

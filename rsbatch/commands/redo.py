@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 _AS_RUN: Final[dict[str, object]] = {
     **dict.fromkeys(("limit", "in_doubt", "in_flight", "budget", "stop_after", "grace", "metrics")),
     **dict.fromkeys(("retry_failed", "rebuy_missing", "quiet"), False),
+    "report": True,
     "select": [],
     "progress": "auto",
     "log_format": "text",

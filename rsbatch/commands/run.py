@@ -23,7 +23,7 @@ from rsbatch.commands.common import (
     project_of,
     run_words,
 )
-from rsbatch.errors import UsageError
+from rsbatch.errors import RsbatchError, UsageError
 from rsbatch.text import printable
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="json: every line on standard error is an object, for log collectors (default: text)",
     )
     add("--metrics", metavar="FILE", type=Path, help="keep figures in this file, for Prometheus' node exporter")
+    add("--report", action="store_true", help="write the images into a page at the end, as `rsbatch report` does")
     add("--json", action="store_true", help="the summary as one JSON object on standard output")
 
 
@@ -91,6 +92,8 @@ def execute(args: argparse.Namespace, project: Project) -> int:
     if metrics is not None:
         metrics.ended(result)
     lines = [*in_words(result, command_words(args), run_words(args)), f"images: {project.folder}"]
+    if args.report:
+        lines.append(_report(args, project))
     if args.simulate:
         lines.append("simulated: no key was used and nothing was charged")
     with suppress(BrokenPipeError):  # nobody reads it: the exit code still says how the run ended
@@ -116,6 +119,19 @@ def _metrics(args: argparse.Namespace, manifest: str, say: Callable[[str], None]
     from rsbatch.progress.metrics import Metrics
 
     return Metrics(args.metrics, manifest, say)
+
+
+def _report(args: argparse.Namespace, project: Project) -> str:
+    """Write the report; says where it is, or why there is none: the run has ended as it has."""
+    from rsbatch.commands.report import PAGE, Writer, check_place
+
+    out = project.folder / PAGE
+    try:
+        check_place(out)
+        Writer(project, out, command_words(args)).write()
+    except RsbatchError as exc:
+        return f"no report: {exc}"
+    return f"report: {out}"
 
 
 def _tell(args: argparse.Namespace, result: Result, lines: list[str], log: Observer) -> None:

@@ -175,3 +175,15 @@ def test_what_is_being_sent_is_in_doubt_only_after_the_run(tmp_path: Path) -> No
     writer.write(1)
     assert data_of(batch.output / "report.html")["cards"][-1]["s"] == "pending"
     assert report(batch)["cards"][-1]["s"] == "held"
+
+
+def test_a_run_writes_it_at_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("version: 1\ntasks: [{id: a, prompt: x, size: 64x64}]\n", encoding="utf-8")
+    page = tmp_path / "outputs" / "m-simulated" / "report.html"
+    assert main(["run", str(manifest), "--simulate", "--quiet", "--report"]) == 0
+    assert [card["s"] for card in data_of(page)["cards"]] == ["saved"]
+    page.write_text("mine", encoding="utf-8")
+    assert main(["run", str(manifest), "--simulate", "--report"]) == 0
+    assert "no report: " in capsys.readouterr().out
+    assert page.read_text("utf-8") == "mine"
