@@ -372,7 +372,7 @@ def _backed(state: LedgerState, values: Sequence[dict[str, Any]]) -> str:
         who = (value.get("task"), value.get("key"))
         if value["type"] == "renamed":
             names[who] = [*names.pop((value["from"], value["key"]), []), value]  # type: ignore[index]
-        elif value.get("task") is not None and isinstance(value.get("key"), str):
+        elif isinstance(value.get("task"), str) and isinstance(value.get("key"), str):  # not so in unknown types
             names.setdefault(who, []).append(value)  # type: ignore[arg-type]
     for history in state.histories():
         mine = names.get((history.task, history.key), [])
