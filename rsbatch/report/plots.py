@@ -13,6 +13,8 @@ from typing import Final
 WIDTH: Final = 720
 HEIGHT: Final = 150
 _MOST_BARS: Final = 24
+_FAR: Final = 3
+"""Times what nine of ten are within: what is longer is an outlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +62,22 @@ class Bar:
 
 
 def histogram(values: Sequence[float]) -> list[Bar]:
-    """Count values in bars of one round width, from zero on; nothing of nothing."""
+    """Count values in bars of one round width, from zero on; nothing of nothing.
+
+    Far outliers, such as jobs that were out while no run was, are all in the last bar: the others stay readable.
+    """
     if not values:
         return []
-    width = _round_width(max(values) / _MOST_BARS)
-    counts = [0] * (int(max(values) / width) + 1)
+    end = min(max(values), _FAR * quantile(sorted(values), 0.9))
+    width = _round_width(end / _MOST_BARS)
+    counts = [0] * (int(end / width) + 1)
     for value in values:
-        counts[int(value / width)] += 1
+        counts[min(int(value / width), len(counts) - 1)] += 1
     across, top = WIDTH / len(counts), max(counts)
     return [
         Bar(
             _round(n * across), _round(HEIGHT - count / top * HEIGHT), _round(max(across - 2, 1)),
-            _round(count / top * HEIGHT), count, n * width, (n + 1) * width,
+            _round(count / top * HEIGHT), count, n * width, max((n + 1) * width, max(values) * (n + 1 == len(counts))),
         )
         for n, count in enumerate(counts)
     ]  # fmt: skip

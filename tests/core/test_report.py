@@ -240,6 +240,8 @@ def test_a_histogram_has_round_bars_that_count_all() -> None:
     assert [(bar.least, bar.count) for bar in bars if bar.count] == [(30, 2), (90, 1), (170, 1)]
     assert max(bar.height for bar in bars) == HEIGHT
     assert histogram([2000.0])[0].most == 100
+    far = histogram([*[10.0] * 20, 2000.0])
+    assert [(bar.least, bar.most, bar.count) for bar in far if bar.count] == [(10, 12, 20), (30, 2000, 1)]
 
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1))
