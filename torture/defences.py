@@ -182,6 +182,8 @@ def _run_tests(folder: Path, file: str, tests: Sequence[str], report: Path) -> N
             "--tb=short",
             "-p",
             "no:xdist",
+            "-p",
+            "no:unraisableexception",  # it ends pytest by an exception for what an aborted test leaves to the collector
             "-W",
             "ignore::pytest.PytestAssertRewriteWarning",
         ]
