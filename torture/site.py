@@ -29,12 +29,11 @@ from rsbatch.disk import FileSystem
 from rsbatch.errors import LedgerDamaged, RsbatchError
 from rsbatch.identity import task_key
 from rsbatch.ledger import records
-from rsbatch.ledger.local import NAME, UNDER_REPAIR, LocalLedgerFile, lock_ledger, open_ledger, replace_ledger
+from rsbatch.ledger.local import NAME, LocalLedgerFile, lock_ledger, open_ledger, replace_ledger
 from rsbatch.ledger.mend import Rebuild, salvage
 from rsbatch.ledger.replay import lines
 from rsbatch.ledger.state import LedgerState
 from rsbatch.ledger.writer import Ledger
-from rsbatch.lifecycle import State
 from rsbatch.model import EXT, Limits, Origin, Rules, Selection, Task
 from rsbatch.net.fetch import FetchError, FetchKind, Sink
 from rsbatch.planning import Matcher
@@ -358,8 +357,7 @@ def repair(place: Place, work: Sequence[Task], watch: Watch | None = None) -> No
     path = OUT / NAME
     with lock_ledger(path, fs) as fd:
         with fs.reader(fs.dup(fd)) as file:
-            old = list(lines(file))
-        found = salvage([] if old == [UNDER_REPAIR] else old)
+            found = salvage(lines(file))
         if not found.problems and found.values:
             return
         rebuild = Rebuild(BASE + place.elapsed, f"repair-{place.runs}")
@@ -377,16 +375,11 @@ def repair(place: Place, work: Sequence[Task], watch: Watch | None = None) -> No
 
 
 def _adopt(place: Place, rebuild: Rebuild) -> None:
-    groups: dict[tuple[str, str], list[sidecar.Sidecar]] = {}
+    found = []
     for path, file in place.disk.files().items():
         one = sidecar.parse(file.data) if path.endswith(".png.json") and "/.parts/" not in path else None
         if one is not None:
             where = str(PurePosixPath(path).relative_to(OUT)).removesuffix(".json")
             one = replace(one, file=replace(one.file, path=where))
-            groups.setdefault((one.task, one.key), []).append(one)
-    for (name, key), found in sorted(groups.items()):
-        history = rebuild.state.get(name, key)
-        whole = len({s.image for s in found}) == found[0].images
-        taken = rebuild.state.of_job(found[0].job_id) is not None
-        if whole and not taken and (history is None or history.state is State.NOT_SUBMITTED):
-            rebuild.adopt(found)
+            found.append(one)
+    rebuild.adopt_all(found)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from rsbatch.clock import SystemClock
 from rsbatch.commands.common import add_manifest_arguments, command_words, project_of, say
 from rsbatch.errors import StoreError
 from rsbatch.ledger import records
-from rsbatch.ledger.local import NAME, UNDER_REPAIR, lock_ledger, replace_ledger
+from rsbatch.ledger.local import NAME, lock_ledger, replace_ledger
 from rsbatch.ledger.mend import Rebuild, Salvage, salvage
 from rsbatch.ledger.replay import lines
 from rsbatch.ledger.state import LedgerState
@@ -45,11 +44,8 @@ def run(args: argparse.Namespace) -> int:
     with lock_ledger(path) as fd:
         with os.fdopen(os.dup(fd), "rb") as file:
             file.seek(0)
-            old = list(lines(file))
-        begun = old == [UNDER_REPAIR]
-        found = salvage([] if begun else old)
-        lost = lost or begun
-        if not found.problems and (found.values or not lost):
+            found = salvage(lines(file))
+        if not found.problems and (found.values or not (lost or found.begun)):
             say(f"{path} is sound ({len(found.values)} records): nothing to repair")
             return 0
         rebuild = _rebuild(project, found, sidecars)
@@ -96,22 +92,15 @@ def _check_owner(project: Project, state: LedgerState) -> None:
 
 def _adopt(project: Project, rebuild: Rebuild, paths: list[Path]) -> None:
     """Take in images whose records are lost, from the files beside them."""
-    groups: defaultdict[tuple[str, str, str, str], list[sidecar.Sidecar]] = defaultdict(list)
+    found = []
     for path in paths:
         one = sidecar.parse(path.read_bytes())
         if one is not None:  # where it lies is true; what it says of that was written before a move
             place = path.relative_to(project.folder).as_posix().removesuffix(".json")
             one = replace(one, file=replace(one.file, path=place))
         if one is not None and one.service == project.service and one.manifest == project.manifest.name:
-            groups[one.task, one.key, one.submitted, one.job_id].append(one)
-    adopted = set()  # a task may have been bought several times, each with an image of its own
-    for (task, key, _, _), found in sorted(groups.items()):
-        history = rebuild.state.get(task, key) if (task, key) not in adopted else None
-        whole = len({s.image for s in found}) == found[0].images
-        taken = rebuild.state.of_job(found[0].job_id) is not None
-        if whole and not taken and (history is None or history.state is State.NOT_SUBMITTED):
-            rebuild.adopt(found)
-            adopted.add((task, key))
+            found.append(one)
+    rebuild.adopt_all(found)
 
 
 def _unseen(project: Project, state: LedgerState) -> list[tuple[str, str]]:

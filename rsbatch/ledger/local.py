@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from rsbatch.disk import REAL, FileSystem, exists, make_folders, release, remove, sync_folder, sync_names, write_all
 from rsbatch.errors import LedgerBusy, StoreError
+from rsbatch.ledger.records import UNDER_REPAIR
 from rsbatch.ledger.replay import Replayed, replay
 from rsbatch.ledger.rescue import Merged, merge
 from rsbatch.ledger.state import LedgerState
@@ -35,9 +36,6 @@ MERGED = "ledger.jsonl.rescue.merged"
 RESERVE = "ledger.jsonl.reserve"
 RESERVE_BYTES = 256 * 1024
 """Room for about a thousand job ids on a disk that is full."""
-
-UNDER_REPAIR = b"this ledger was lost, and its repair did not come to its end: run `rsbatch repair` with its manifest\n"
-"""The first and only line of a ledger that is being made anew."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCK_TRIES = 10

@@ -6,12 +6,14 @@ harmless is in doubt: a lost line may have been the intent of any task. No job i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 from rsbatch.ledger import records
-from rsbatch.ledger.records import BadLine, Record, decode, encode, event_of, seconds_of
+from rsbatch.ledger.records import UNDER_REPAIR, BadLine, Record, decode, encode, event_of, seconds_of
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import OUT, Event, State
 from rsbatch.model import EXT
@@ -26,17 +28,25 @@ _WITH_JOB = {Event.SUBMITTED, Event.ATTACHED, Event.GENERATED, Event.DOWNLOADED,
 
 @dataclass(slots=True)
 class Salvage:
-    """What can be read of a damaged ledger: trusted records in their order, and what is wrong with the rest."""
+    """What can be read of a damaged ledger: trusted records in their order, and what is wrong with the rest.
+
+    `begun`: it was lost, and a repair that did not come to its end left nothing but its mark.
+    """
 
     values: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     torn: bytes = b""
+    begun: bool = False
 
 
 def salvage(lines: Iterable[bytes]) -> Salvage:
     """Read all lines (each with its newline, the last perhaps without) that have a good checksum."""
     found, expected, state = Salvage(), 1, LedgerState()
-    for number, line in enumerate(lines, 1):
+    given = iter(lines)
+    first = list(islice(given, 2))
+    if first == [UNDER_REPAIR]:
+        return Salvage(begun=True)
+    for number, line in enumerate(chain(first, given), 1):
         if not line.endswith(b"\n"):
             found.torn = line
             break
@@ -155,6 +165,20 @@ class Rebuild:
         for task, key in suspects:
             self._doubt(task, key)
         return len(suspects)
+
+    def adopt_all(self, sidecars: Iterable[Sidecar]) -> None:
+        """Adopt every job whose records are lost and all of whose sidecars are there; each has its true path."""
+        groups: defaultdict[tuple[str, str, str, str], list[Sidecar]] = defaultdict(list)
+        for one in sidecars:
+            groups[one.task, one.key, one.submitted, one.job_id].append(one)
+        adopted = set()  # a task may have been bought several times, each with an image of its own
+        for (task, key, _, job_id), found in sorted(groups.items()):
+            history = self.state.get(task, key) if (task, key) not in adopted else None
+            whole = len({s.image for s in found}) == found[0].images
+            taken = self.state.of_job(job_id) is not None
+            if whole and not taken and (history is None or history.state is State.NOT_SUBMITTED):
+                self.adopt(found)
+                adopted.add((task, key))
 
     def adopt(self, sidecars: Sequence[Sidecar]) -> None:
         """Add one saved job by what lies beside its images: all sidecars of one (task, key), in any order."""

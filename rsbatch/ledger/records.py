@@ -22,6 +22,8 @@ from rsbatch.lifecycle import Event
 from rsbatch.model import SavedFile
 
 VERSION = 1
+UNDER_REPAIR = b"this ledger was lost, and its repair did not come to its end: run `rsbatch repair` with its manifest\n"
+"""The first and only line of a ledger that is being made anew."""
 Stage = Literal["submit", "generate", "download"]
 How = Literal["attached", "not_sent", "resubmit"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsbatch.ledger.mend import LOST, Rebuild, salvage
-from rsbatch.ledger.records import BadLine, Record, decode, encode
+from rsbatch.ledger.records import UNDER_REPAIR, BadLine, Record, decode, encode
 from rsbatch.ledger.replay import lines, replay
 from rsbatch.ledger.state import Bucket
 from rsbatch.lifecycle import OUT, State
@@ -281,6 +282,29 @@ def test_a_saved_job_comes_back_from_what_lies_beside_its_images() -> None:
     assert (history.state, history.path, history.attempt) == (State.SAVED, "sub/cat.{ext}", 2)
     assert [f.path for f in history.files] == ["sub/cat.png", "sub/cat~2.png"]
     assert rebuild.state.spend.usd[Bucket.DELIVERED] == Decimal("0.05")
+
+
+def test_only_whole_jobs_whose_records_are_lost_are_adopted() -> None:
+    rebuild = Rebuild(NOW, "repair")
+    rebuild.put(CAT.submitting())
+    rebuild.put(CAT.submitted())
+    known = sidecar()
+    owl = replace(known, task="owl", key=key_of("owl"), job_id="job-owl", attempt=0)
+    again = replace(owl, job_id="job-owl-2", submitted="2026-02-01T00:00:00.000Z", attempt=3)
+    half = replace(owl, task="fox", key=key_of("fox"), job_id="job-fox", images=2)
+    rebuild.adopt_all([again, half, known, owl])
+    assert [h.state for h in rebuild.state.of_key(key_of("cat"))] == [State.SUBMITTED], "its records are not lost"
+    assert rebuild.state.of_job("job-fox") is None
+    assert rebuild.state.of_job("job-owl") is rebuild.state.of_job("job-owl-2") is not None, "bought twice, both known"
+    again = replay(io.BytesIO(b"".join(rebuild.lines)), "L")
+    assert again.state.spend.usd[Bucket.DELIVERED] == 2 * Decimal("0.05")
+
+
+def test_the_mark_of_a_repair_that_broke_off() -> None:
+    found = salvage([UNDER_REPAIR])
+    assert (found.begun, found.values, found.problems) == (True, [], [])
+    found = salvage([UNDER_REPAIR, at(None).lines[0]])
+    assert (found.begun, len(found.problems)) == (False, 2), "nothing may follow it"
 
 
 def test_put_changes_nothing_where_a_record_cannot_follow() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from rsbatch.ledger.local import UNDER_REPAIR
+from rsbatch.ledger.records import UNDER_REPAIR
 from tests.e2e.conftest import KEY, Done, Project, Server, many
 
 
