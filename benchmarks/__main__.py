@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 import traceback
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import ROWS, Figure, load
+from torture.commit import commit_of
 
 RESULTS = Path(__file__).with_name("results.md")
 DATA = Path(__file__).with_name("results.json")
@@ -64,7 +64,7 @@ def _keep(name: str, figures: list[Figure], seconds: float) -> None:
     data: dict[str, Any] = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
     data[name] = {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "commit": _commit(),
+        "commit": commit_of("rsbatch", "benchmarks/*.py"),
         "machine": _machine(),
         "seconds": round(seconds),
         "figures": [asdict(figure) for figure in figures],
@@ -93,14 +93,6 @@ def _table(data: dict[str, Any]) -> Iterator[str]:
         yield "|---|---|---|---|---|"
         for figure in measured[row]:
             yield f"| {figure.name} | {figure.shown} | {figure.shown_goal} | {figure.verdict} | {figure.note} |"
-
-
-def _commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=DATA.parent).stdout.strip()
-
-    changed = " and changes" if git("status", "--porcelain", "--", "../rsbatch", "../benchmarks/*.py") else ""
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + changed
 
 
 def _machine() -> str:

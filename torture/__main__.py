@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from torture.commit import commit_of
 from torture.rows import ROWS, Figure, Params, load
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -31,7 +31,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no row is called {unknown[0]}; there are {', '.join(ROWS)}")
     params = Params(short=args.short, seed=args.seed)
-    ok, commit = True, _commit()
+    ok, commit = True, commit_of("rsbatch", "torture/*.py")
     for name in args.rows or ROWS:
         start = time.perf_counter()
         print(f"{name}: {ROWS[name]} …", flush=True)
@@ -72,14 +72,6 @@ def keep(path: Path, name: str, figure: Figure, commit: str) -> None:
     head = ["# What was tried", "", f"Made by `make torture`; the newest row on {python}, {os.cpu_count()} cores.", ""]
     head += ["| row | found | goal | verdict | seconds | commit | day |", "|---|---|---|---|---|---|---|"]
     path.write_text("\n".join([*head, *(lines[row] for row in ROWS if row in lines)]) + "\n", encoding="utf-8")
-
-
-def _commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../rsbatch", "../torture/*.py")
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + (" and changes" if changed else "")
 
 
 if __name__ == "__main__":

@@ -44,15 +44,12 @@ def run(args: argparse.Namespace) -> int:
                 estimate.add(kind_of(planned.task.body))
             yield planned
 
-    as_json = args.json or args.requests
-    if as_json:
+    if args.json or args.requests:
         _print_json(counted(), requests=args.requests)
+        print_json({"summary": _summary(totals, estimate, spent=state.spend.total)})
     else:
         for line in outline(counted(), project.manifest.title, totals):
             say(line)
-    if as_json:
-        print_json({"summary": _summary(totals, estimate, spent=state.spend.total)})
-    else:
         _print_totals(totals, estimate, state.spend.total, project.rules.budget)
     return 0
 

@@ -44,18 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="say how many would be bought, and the cost; write nothing"
     )
     parser.add_argument("--json", action="store_true", help="the run's summary as one JSON object on standard output")
-    parser.set_defaults(**_AS_RUN)
+    parser.set_defaults(**_as_run())
 
 
-_AS_RUN: Final[dict[str, object]] = {
-    **dict.fromkeys(("limit", "in_doubt", "in_flight", "budget", "stop_after", "grace", "metrics")),
-    **dict.fromkeys(("retry_failed", "rebuy_missing", "quiet"), False),
-    "report": True,
-    "select": [],
-    "progress": "auto",
-    "log_format": "text",
-}
-"""The options of `run` that redo does not have, as they are there if not given."""
+def _as_run() -> dict[str, object]:
+    """Give the options of `run` that redo does not have, as they are there if not given; its page is written anew."""
+    parser = argparse.ArgumentParser()
+    run_command.add_arguments(parser)
+    options = vars(parser.parse_args([""]))
+    del options["manifest"]
+    return options | {"report": True}
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from typing import Final
 
 from rsbatch.commands.common import add_manifest_arguments, command_words, project_of, say
 from rsbatch.errors import StoreError, UsageError
-from rsbatch.ledger.local import NAME
+from rsbatch.ledger.local import NAME, stamp_of
 from rsbatch.session import Project
 
 PAGE: Final = "report.html"
@@ -108,21 +108,13 @@ class Writer:
 
 def watch(writer: Writer, sleep: Callable[[float], None]) -> None:
     """Write the page whenever the ledger has changed; ends by what `sleep` raises."""
-    number, known = 0, (-1, -1)
+    number, known = 0, None
     while True:
-        found = _state_of(writer.project.folder / NAME)
+        found = stamp_of(writer.project.folder)
         took = 0.0
-        if found != known:
+        if number == 0 or found != known:
             known, number = found, number % 10_000 + 1
             began = time.monotonic()
             writer.write(number)
             took = time.monotonic() - began
         sleep(max(PAUSE, 3 * took))  # a large ledger must not be read all the time
-
-
-def _state_of(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rsbatch.commands.common import add_manifest_arguments, command_words, print_json, project_of, say
-from rsbatch.ledger.local import NAME
+from rsbatch.ledger.local import NAME, stamp_of
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import State
 from rsbatch.planning import Category, category
@@ -92,9 +92,9 @@ class Look:
         )
 
     @property
-    def unended(self) -> bool:
-        """True where the newest run goes on, or was cut off: the ledger cannot tell which."""
-        return bool(self.state.runs) and not self.state.ended
+    def over(self) -> bool:
+        """True where there was a run, and the newest came to its end; else it goes on or was cut off, nobody knows."""
+        return bool(self.state.runs) and self.state.ended
 
     def as_json(self, project: Project) -> dict[str, Any]:
         """Give the object of `--json`."""
@@ -106,7 +106,7 @@ class Look:
             "held": [_brief(h) for h in self.held],
             "out": [_brief(h) for h in self.out],
             "runs": self.state.runs,
-            "running_or_cut_off": self.unended,
+            "running_or_cut_off": not self.state.ended,
             "ledger": str(project.folder / NAME),
             "output": str(project.folder),
         }
@@ -125,7 +125,7 @@ class Look:
             yield f"settle a held task: rsbatch resolve {command} TASK --attach JOB_ID | --not-sent | --resubmit"
         if self.undelivered:
             yield undelivered_words(self.undelivered, command, command)
-        if self.unended:
+        if not self.state.ended:
             yield f"the newest run goes on, or was cut off; in that case nothing is lost: rsbatch run {command}"
         yield f"ledger: {project.folder / NAME}"
 
@@ -154,25 +154,16 @@ def _watch(args: argparse.Namespace, project: Project) -> int:
     pause = LOOK_SECONDS
     look = None
     while True:
-        stamp = _stamp(project)
+        stamp = stamp_of(project.folder)
         if look is None or stamp != seen:
             began = time.monotonic()
             look, seen = Look.at(project, live=True), stamp
             pause = max(LOOK_SECONDS, 5 * (time.monotonic() - began))
         show(look)
-        if look.state.runs and look.state.ended:
+        if look.over:
             code = (look.state.last_run_ended or {}).get("exit_code")
             return code if isinstance(code, int) else 0
         time.sleep(pause)
-
-
-def _stamp(project: Project) -> tuple[int, int, int] | None:
-    """Tell one state of the ledger's file from another."""
-    try:
-        status = (project.folder / NAME).stat()
-    except OSError:  # not there yet; what cannot be read is told by reading it
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _shower(args: argparse.Namespace, project: Project) -> Callable[[Look], None]:
@@ -195,7 +186,7 @@ def _shower(args: argparse.Namespace, project: Project) -> Callable[[Look], None
 
         def as_log(look: Look) -> None:
             log.update(look.snapshot(time.time()))
-            if look.state.runs and look.state.ended:
+            if look.over:
                 log.close()
 
         return as_log
@@ -205,7 +196,7 @@ def _shower(args: argparse.Namespace, project: Project) -> Callable[[Look], None
 
     def on_screen(look: Look) -> None:
         lines = safe([*look.lines(project, command)])
-        if look.state.runs and look.state.ended:
+        if look.over:
             screen.draw(lines)
         else:
             snapshot = look.snapshot(time.time())

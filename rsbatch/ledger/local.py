@@ -194,6 +194,15 @@ def read_ledger(folder: Path, fs: FileSystem = REAL) -> LedgerState:
     return replayed.state
 
 
+def stamp_of(folder: Path) -> tuple[int, int, int] | None:
+    """Tell one state of the ledger's file from another; None where it cannot be looked at."""
+    try:
+        status = (folder / NAME).stat()
+    except OSError:  # not there yet; what cannot be read is told by reading it
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 @contextmanager
 def lock_ledger(path: Path, fs: FileSystem = REAL) -> Iterator[int]:
     """Lock the ledger at `path` for a repair, without judging it; gives its descriptor.

@@ -20,7 +20,7 @@ from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import State
 from rsbatch.manifest.expand import Entry as ManifestEntry
 from rsbatch.model import LocalImage, SavedFile, Task
-from rsbatch.planning import Planned
+from rsbatch.planning import Planned, own_sizes
 from rsbatch.preview import file_sizes, judge_with
 from rsbatch.redo import REDO_STEP
 from rsbatch.report.activity import Activity
@@ -66,7 +66,7 @@ def gather(project: Project, out: Path, command: str, now: float, *, live: bool 
         made=timestamp(now)[:19].replace("T", " ") + " UTC",
         page_id=hashlib.sha256(f"{project.service}\n{project.folder}".encode()).hexdigest()[:16],
         simulated=project.options.simulate,
-        going_on=bool(state.runs) and not state.ended,
+        going_on=not state.ended,
         entries=entries,
         cards=cards,
         spend=state.spend,
@@ -146,9 +146,9 @@ class _Gathering:
     def _pictures(self, history: History) -> list[Picture]:
         folder = self._project.folder
         pictures = []
-        for file, size in zip(history.files, file_sizes(self._project, history.files), strict=True):
-            owned = self._state.owner_of(file.path) in {None, history}
-            there = owned and size is not None and size >= 0 and _inside(file)
+        sizes = own_sizes(history, self._state, file_sizes(self._project, history.files))
+        for file, size in zip(history.files, sizes, strict=True):
+            there = size is not None and size >= 0 and _inside(file)
             if there and size == file.bytes:
                 self.originals.append(Original(file.sha256, folder / file.path))
             pictures.append(Picture(file, href_of(file.path, self._base), there))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,13 @@ class Server:
         with urlopen(f"{self.url}/simulator/audit", timeout=30) as answer:
             value: dict[str, Any] = json.load(answer)
             return value
+
+    def wait_until_accepted(self, count: int) -> None:
+        """Wait until so many submissions were accepted: another process does that, so it can only be looked at."""
+        until = time.monotonic() + 60
+        while (accepted := self.audit()["totals"]["accepted"]) < count:
+            assert time.monotonic() < until, f"{accepted} of {count} were accepted"
+            time.sleep(0.05)
 
     def stop(self) -> None:
         self.process.terminate()

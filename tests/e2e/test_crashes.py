@@ -72,8 +72,7 @@ def test_a_second_ctrl_c_stops_at_once_and_records_the_doubt(simulate: Callable[
         process = subprocess.Popen(
             project.command("run", "manifest.yaml"), cwd=project.folder, env=project.env, stderr=stderr
         )
-    while process.poll() is None and server.audit()["totals"]["accepted"] < 3:
-        pass
+    server.wait_until_accepted(3)
     process.send_signal(signal.SIGINT)
     while process.poll() is None and b"interrupt again" not in said.read_bytes():
         pass

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -81,9 +80,7 @@ def test_a_night_that_is_cut_off_is_finished_the_next(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while server.audit()["totals"]["accepted"] < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    server.wait_until_accepted(2)
     assert metrics(project.folder / "rsbatch.prom")["run_in_progress"] == 1
     cut.send_signal(signal.SIGTERM)
     said = [json.loads(line) for line in cut.communicate(timeout=60)[1].splitlines()]

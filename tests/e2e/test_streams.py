@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,9 +65,7 @@ def test_a_terminal_that_closes_lets_the_run_harvest(project: Project, simulate:
     if pid == 0:
         os.chdir(project.folder)
         os.execve(project.command()[0], project.command("run", "manifest.yaml"), project.env)
-    deadline = time.monotonic() + 60
-    while server.audit()["totals"]["accepted"] < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    server.wait_until_accepted(2)
     os.close(terminal)  # SIGHUP, and every write fails from here on
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
