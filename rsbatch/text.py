@@ -56,9 +56,11 @@ def _escape(char: str) -> str:
         category = unicodedata.category(char)
         # Wide and no-break spaces are ordinary text. Unassigned is often just newer than Python's tables.
         hidden = category != "Zs" and not (category == "Cn" and not _reserved(ord(char)))
-    if not hidden:
-        return char
-    code = ord(char)
+    return escape(ord(char)) if hidden else char
+
+
+def escape(code: int) -> str:
+    r"""Write a character's number as Python does: `\x1b`, `\u202e`, `\U000e0001`."""
     if code <= 0xFF:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

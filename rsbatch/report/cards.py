@@ -18,7 +18,7 @@ from rsbatch.body import ledger_form
 from rsbatch.ledger.state import Bucket, History
 from rsbatch.model import LocalImage, SavedFile, Task
 from rsbatch.planning import ORPHANED, Differs, category
-from rsbatch.text import redact
+from rsbatch.text import escape, redact
 
 GONE: Final = "gone"
 ALTERED: Final = "altered"
@@ -39,11 +39,7 @@ def visible(text: str) -> str:
     Line breaks stay (`\r\n` as one), and so do the joiners that emoji and many scripts are written with.
     """
     text = text.replace("\r\n", "\n")
-    return _HIDDEN.sub(lambda found: _escape(ord(found[0])), text)
-
-
-def _escape(code: int) -> str:
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
+    return _HIDDEN.sub(lambda found: escape(ord(found[0])), text)
 
 
 @dataclass(frozen=True, slots=True)
