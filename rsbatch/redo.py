@@ -69,19 +69,24 @@ class Verdict:
 
     `new` are histories (id and key, as the ledger has them) of which one more sample is to be had, each with how many
     it will have had then; `redos` are the same by the manifest's ids. `asked` are the ids of all new samples, those
-    that were asked for before too. `left` says of each other image why nothing is done.
+    that were asked for before too. `left` says of each other image why nothing is done. `doubtful` are the ids of new
+    samples that may have been bought before, by records that a repair did not find.
     """
 
     new: list[tuple[str, str, int]] = field(default_factory=list)
     redos: dict[tuple[str, str], int] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     left: list[str] = field(default_factory=list)
+    doubtful: set[str] = field(default_factory=set)
 
 
-def judge(tasks: Iterable[Task], matcher: Matcher, rejects: Iterable[Reject]) -> Verdict:
+def judge(
+    tasks: Iterable[Task], matcher: Matcher, rejects: Iterable[Reject], repaired_at: float | None = None
+) -> Verdict:
     """Decide which new samples are wanted; `tasks` are in the manifest's order, each followed by its new samples.
 
     An image in whose place another was asked for already gets no second one: the same rejects twice are one purchase.
+    `repaired_at` is that of the ledger's state: an image from before may have been rejected before, too.
     """
     verdict = Verdict()
     wanted = {(one.task, one.key): one for one in rejects}
@@ -100,6 +105,8 @@ def judge(tasks: Iterable[Task], matcher: Matcher, rejects: Iterable[Reject]) ->
             if number == len(chain):
                 verdict.new.append((base.task, base.key, number))
                 verdict.redos[chain[0].id, chain[0].key] = number
+                if repaired_at is not None and history is not None and history.submitted_at <= repaired_at:
+                    verdict.doubtful.add(f"{chain[0].id}-r{number + 1}")
     verdict.left += [f"{task}: the manifest has no such task, or asks for another image" for task, _ in wanted]
     return verdict
 

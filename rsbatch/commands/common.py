@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rsbatch.errors import UsageError
 from rsbatch.model import Selection
 from rsbatch.session import Options, Project, open_project
 from rsbatch.text import printable
@@ -104,7 +106,13 @@ def options_of(args: argparse.Namespace) -> Options:
 
 
 def project_of(args: argparse.Namespace) -> Project:
-    """Load the manifest that the options name."""
+    """Load the manifest that the options name; raises UsageError for places whose names are no text."""
+    for path in (args.manifest, args.output, getattr(args, "out", None)):
+        name = os.path.abspath(path or "")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{name!a}: the name is not UTF-8; rename it. Nothing was submitted") from None
     return open_project(args.manifest, options_of(args))
 
 

@@ -46,7 +46,7 @@ def started_from(source: Path, folder: Path, example: str) -> str:
     head, _, rest = example.partition("tasks:\n")
     tail = rest[rest.index("# What an image costs") :]
     name = slug(Path(os.path.abspath(source)).stem)
-    head = re.sub(r"^name: \S+", lambda _: f"name: {name}", head, flags=re.MULTILINE)
+    head = re.sub(r"^name: \S+", lambda _: f'name: "{name}"', head, flags=re.MULTILINE)
     return f"{head}tasks:\n{tasks_from(source, folder)}\n{tail}"
 
 

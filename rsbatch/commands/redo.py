@@ -17,6 +17,7 @@ from rsbatch.commands import run as run_command
 from rsbatch.commands.common import add_manifest_arguments, project_of
 from rsbatch.errors import UsageError
 from rsbatch.ledger import records
+from rsbatch.ledger.mend import LOST
 from rsbatch.planning import Action
 from rsbatch.redo import Reject, Verdict, judge, read_rejects
 from rsbatch.session import Project, match, with_redos, writing
@@ -67,13 +68,19 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"there is no ledger in {project.folder}; name the --simulate and --output of the report")
     project = with_redos(project, state)
     matcher, _, _ = match(project, state, buying=False)
-    verdict = judge(project.manifest.tasks([]), matcher, rejects)
+    verdict = judge(project.manifest.tasks([]), matcher, rejects, state.repaired_at)
     for text in verdict.left:
         sys.stderr.write(printable(f"left out: {text}") + "\n")
     if not verdict.asked:
         raise UsageError("no image of this ledger is rejected there; nothing was submitted")
     project = _asking(project, verdict)
-    (sys.stderr if args.json else sys.stdout).write(_words(project, state, verdict) + "\n")
+    stream = sys.stderr if args.json else sys.stdout
+    stream.write(_words(project, state, verdict) + "\n")
+    if verdict.doubtful:
+        stream.write(
+            f"{len(verdict.doubtful)} may have been bought by records that are lost: held, not submitted. Compare with "
+            f"the provider's records, then settle each with `rsbatch resolve`\n"
+        )
     if args.dry_run:
         return 0
     if verdict.new:
@@ -102,7 +109,11 @@ def _words(project: Project, state: LedgerState, verdict: Verdict) -> str:
     """Say what will be submitted; raises as `match` does, before anything is recorded."""
     from rsbatch.preview import judge_with
 
-    wanted = [planned for planned in judge_with(project, state).tasks if planned.action is Action.SUBMIT]
+    wanted = [
+        planned
+        for planned in judge_with(project, state).tasks
+        if planned.action is Action.SUBMIT and planned.task.id not in verdict.doubtful
+    ]
     prices = [planned.usd for planned in wanted]
     cost = format_money(sum((usd for usd in prices if usd is not None), Decimal(0)))
     if None in prices:
@@ -115,10 +126,16 @@ def _words(project: Project, state: LedgerState, verdict: Verdict) -> str:
 async def _record(project: Project, verdict: Verdict) -> None:
     async with writing(project) as ledger:
         known = ledger.state.redos  # another may have asked for the same since we looked
+        doubts = (
+            records.in_doubt(task.id, task.key, attempt=1, reason=LOST)
+            for task in (project.manifest.tasks([]) if verdict.doubtful else ())
+            if task.id in verdict.doubtful and ledger.state.get(task.id, task.key) is None
+        )
         await ledger.write(
+            *doubts,  # first: a doubt without its redo buys nothing
             *(
                 records.redo(task, key, number=number)
                 for task, key, number in verdict.new
                 if known.get((task, key), 0) == number - 1
-            )
+            ),
         )

@@ -6,6 +6,7 @@ Rule: writes the page and its small pictures, and nothing else; no file that is 
 from __future__ import annotations
 
 import argparse
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -38,13 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page and print where it is; gives the exit code."""
     project = project_of(args)
-    out = args.out.absolute() if args.out is not None else project.folder / PAGE
-    check_place(out)
+    out = args.out if args.out is not None else project.folder / PAGE
     writer = Writer(project, out, command_words(args))
     count = writer.write()
     if not (project.folder / NAME).exists():
         sys.stderr.write(f"there is no ledger in {project.folder} yet: the page shows what the manifest asks for\n")
-    say(f"{count} tasks: {out}")
+    say(f"{count} tasks: {writer.out}")
     sys.stdout.flush()
     if args.watch:
         sys.stderr.write("watching; Ctrl-C ends it\n")
@@ -59,6 +59,8 @@ def check_place(out: Path) -> None:
     from rsbatch.report.page import GENERATOR
 
     try:
+        if not stat.S_ISREG(out.stat().st_mode):
+            raise StoreError(f"cannot write {out}: it is a folder, a pipe or a device; name a file with --out")
         with out.open("rb") as file:
             if GENERATOR.encode() not in file.read(500):
                 raise UsageError(f"{out} is there and is not a report of rsbatch; name another file with --out")
@@ -75,9 +77,9 @@ class Writer:
         from rsbatch.report.thumbnails import Thumbnails
 
         self.project = project
-        self._out = out
+        self.out = out.resolve()  # a link stays one
         self._command = command
-        self._thumbnails = Thumbnails(out)
+        self._thumbnails = Thumbnails(self.out)
 
     def write(self, number: int | None = None) -> int:
         """Write the page; gives how many tasks it shows. With a number, it shows when a newer one is there."""
@@ -85,9 +87,10 @@ class Writer:
         from rsbatch.report.page import Assets, render
         from rsbatch.report.thumbnails import write_whole
 
-        gathered = gather(self.project, self._out, self._command, time.time(), live=number is not None)
+        check_place(self.out)  # each time: it may be somebody's by now
+        gathered = gather(self.project, self.out, self._command, time.time(), live=number is not None)
         try:
-            self._out.parent.mkdir(parents=True, exist_ok=True)
+            self.out.parent.mkdir(parents=True, exist_ok=True)
             urls = self._thumbnails.urls(gathered.originals)
             stamp = self._thumbnails.folder / STAMP
             address = f"./{self._thumbnails.folder.name}/{STAMP}"
@@ -96,13 +99,13 @@ class Writer:
             page = render(
                 report, Assets(*((package / f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js")))
             )
-            write_whole(self._out, page.encode())
+            write_whole(self.out, page.encode())
             if number is not None:
                 self._thumbnails.folder.mkdir(exist_ok=True)
                 svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{number}" height="1"/>'
                 write_whole(stamp, svg.encode())
         except OSError as exc:
-            raise StoreError(f"cannot write {exc.filename or self._out}: {exc.strerror or exc}") from exc
+            raise StoreError(f"cannot write {exc.filename or self.out}: {exc.strerror or exc}") from exc
         return len(report.cards)
 
 

@@ -123,11 +123,10 @@ def _metrics(args: argparse.Namespace, manifest: str, say: Callable[[str], None]
 
 def _report(args: argparse.Namespace, project: Project) -> str:
     """Write the report; says where it is, or why there is none: the run has ended as it has."""
-    from rsbatch.commands.report import PAGE, Writer, check_place
+    from rsbatch.commands.report import PAGE, Writer
 
     out = project.folder / PAGE
     try:
-        check_place(out)
         Writer(project, out, command_words(args)).write()
     except RsbatchError as exc:
         return f"no report: {exc}"

@@ -164,6 +164,7 @@ class Rebuild:
         suspects += [(task, key) for task, key in tasks if self.state.get(task, key) is None]
         for task, key in suspects:
             self._doubt(task, key)
+        self.put(records.repaired())
         return len(suspects)
 
     def adopt_all(self, sidecars: Iterable[Sidecar]) -> None:

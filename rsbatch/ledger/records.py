@@ -243,6 +243,11 @@ def redo(task: str, key: str, *, number: int) -> Record:
     return Record("redo", task, key, {"number": number})
 
 
+def repaired() -> Record:
+    """A repair made this ledger of one that had lost records: until here, more may have been bought than it says."""
+    return Record("repaired")
+
+
 def run_ended(summary: Mapping[str, Any]) -> Record:
     """A run ended by itself; the fields of its summary, without `run`, which each record has."""
     return Record("run_ended", fields={k: v for k, v in summary.items() if k != "run"})

@@ -117,6 +117,8 @@ class LedgerState:
         self.spend = Spend()
         self.redos: dict[tuple[str, str], int] = {}
         """How many new samples were asked for, by id and key of the task whose image was rejected."""
+        self.repaired_at: float | None = None
+        """Seconds since 1970: what was bought before may not all be known. None if no records were ever lost."""
         self._count = 0
         self._by_key: dict[str, History | dict[str, History]] = {}  # those of one key by their ids, if there are more
         self._by_id: dict[str, list[History]] | None = None  # made when it is first asked for, as is the next
@@ -217,6 +219,8 @@ class LedgerState:
             self._move_file(value)
         elif kind == "redo":
             self._redo(value)
+        elif kind == "repaired":
+            self.repaired_at = seconds_of(value["ts"])
 
     def _step(self, event: Event, value: Mapping[str, Any], at: int) -> None:
         task, key = _ident(value)

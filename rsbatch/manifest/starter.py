@@ -7,6 +7,7 @@ guessed stands in a comment.
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections import Counter
@@ -98,6 +99,8 @@ def _from_folder(source: Path, folder: Path) -> str:
     found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not found:
         raise UsageError(f"--from {source}: has no images ({', '.join(IMAGE_SUFFIXES)}); nothing was written")
+    if (odd := next((path for path in found if not path.name.isprintable()), None)) is not None:
+        raise UsageError(f"--from {source}: rename {odd.name!a}, its name cannot be written down; nothing was written")
     ids = _Ids(("stem", "name"))
     for path in found:
         ids.see({"stem": path.stem, "name": path.name})
@@ -169,6 +172,8 @@ def _quoted(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Keep template marks from being read as such."""
+    if re.search(r"\{%[-+]?\s*endraw", text):
+        return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
     return f"{{% raw %}}{text}{{% endraw %}}" if re.search(r"\{[{%#]", text) else text
 
 

@@ -23,8 +23,9 @@ SECONDS = 10.0
 
 async def ping(url: str, suffix: str, *, transport: httpx.AsyncBaseTransport | None = None) -> str:
     """GET `url`/`suffix` (`start`, or an exit code); gives a sentence if that did not work, else an empty text."""
-    target = f"{url.rstrip('/')}/{suffix}"
     try:
+        base = httpx.URL(url)
+        target = base.copy_with(path=f"{base.path.rstrip('/')}/{suffix}")  # a query stays behind it
         with anyio.fail_after(SECONDS):
             client = httpx.AsyncClient(transport=transport, trust_env=False, timeout=SECONDS)
             async with client, client.stream("GET", target) as answer:  # its body is not read, however long it is

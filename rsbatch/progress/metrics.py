@@ -8,6 +8,7 @@ manifests can lie in one folder.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ GAUGES = {
     "rsbatch_jobs_in_flight": "Jobs at the service that the run waits for.",
     "rsbatch_spent_dollars": "US dollars spent by the ledger in all; not there where no price is known.",
 }
+_HEAD = b"# HELP rsbatch_"
 TASKS = "rsbatch_tasks", "Tasks of the manifest by state, as in the summary of a run."
 
 
@@ -48,7 +50,9 @@ class Metrics:
     ) -> None:
         if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
             raise UsageError(f"--metrics {path}: name a file in a folder that can be written to; nothing was submitted")
-        self._path, self._manifest, self._say, self._now = path, manifest, say, now
+        self._path, self._manifest, self._say, self._now = path.resolve(), manifest, say, now
+        if why := self._others():
+            raise UsageError(f"--metrics {path}: {why}; name another file, nothing was submitted")
         self._values: dict[str, float] = {}
         self._tasks: dict[Category, int] = {}
         self._written = 0.0
@@ -115,9 +119,25 @@ class Metrics:
         for category in Category:
             tasks.labels(self._manifest, category.value).set(self._tasks.get(category, 0))
         try:
+            if why := self._others():  # somebody's by now
+                self._say(f"the metrics could not be written to {self._path} ({why}); the run is not affected")
+                return
             write_to_textfile(str(self._path), registry)
         except OSError as exc:
             self._say(f"the metrics could not be written to {self._path} ({exc.strerror}); the run is not affected")
+
+    def _others(self) -> str:
+        """Say why what stands there is not ours to replace; empty where it is, or nothing is there."""
+        try:
+            if not stat.S_ISREG(self._path.stat().st_mode):
+                return "it is a folder, a pipe or a device, not a file"
+            with self._path.open("rb") as file:
+                head = file.read(len(_HEAD))
+        except FileNotFoundError:
+            return ""
+        except OSError as exc:
+            return f"it cannot be read ({exc.strerror})"
+        return "" if head in {b"", _HEAD} else "it is there and holds something else"
 
     def _last_success(self) -> float | None:
         try:

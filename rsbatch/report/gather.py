@@ -128,7 +128,7 @@ class _Gathering:
         """Give the id of the new sample that stands for a rejected image; its tasks come one after another."""
         if task.sample <= REDO_STEP:
             self._first = task
-        number = task.sample // REDO_STEP if task.sample > REDO_STEP else 0
+        number = (task.sample - 1) // REDO_STEP
         first = self._first
         asked = self._project.manifest.redos.get((first.id, first.key), 0)
         return f"{first.id}-r{number + 2}" if number < asked else ""

@@ -44,7 +44,7 @@ class Thumbnails:
     """Small pictures beside the page `out`, or in it where they are few; made once each."""
 
     def __init__(self, out: Path) -> None:
-        self.folder = out.with_name("." + out.stem)
+        self.folder = out.with_name(".report" if out.stem == "report" else f".report-{out.stem}")
         self._embedded: dict[str, str] = {}
 
     def urls(self, originals: Iterable[Original]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -49,6 +50,7 @@ def test_a_new_sample_is_a_task_of_its_own() -> None:
     assert (made.id, made.path, made.sample, made.usd) == ("cat-r3", f"a/cat-r3.{EXT}", 20_001, 1)
     assert made.key == task_key({"prompt": "p"}, 20_001)
     assert again(task(path=f"{EXT}/cat"), 1, {}, None).path == f"{EXT}/cat-r2"
+    assert again(task(path=f"a.{EXT}/cat"), 1, {}, None).path == f"a.{EXT}/cat-r2"
 
 
 def test_no_two_samples_share_a_number() -> None:
@@ -72,6 +74,19 @@ def test_the_new_sample_may_be_rejected_too() -> None:
     found = verdict([CAT, CAT_2], book, Reject("cat", CAT.key, SHA), Reject("cat-r2", CAT_2.key, SHA))
     assert found.new == [("cat", CAT.key, 2)]
     assert found.asked == {"cat-r2", "cat-r3"}
+
+
+@pytest.mark.parametrize("others", [[], [Reject("cat", CAT.key, "00" * 32)]])
+def test_the_new_sample_alone_may_be_rejected(others: list[Reject]) -> None:
+    book = bought(("cat", CAT.key), ("cat-r2", CAT_2.key))
+    found = verdict([CAT, CAT_2], book, *others, Reject("cat-r2", CAT_2.key, SHA))
+    assert (found.new, found.asked, len(found.left)) == ([("cat", CAT.key, 2)], {"cat-r3"}, len(others))
+
+
+def test_the_highest_of_all_samples_is_no_new_one() -> None:
+    last = replace(DOG, sample=REDO_STEP)
+    found = verdict([CAT, last], bought(("cat", CAT.key), ("dog", DOG.key)), Reject("dog", DOG.key, SHA))
+    assert found.new == [("dog", DOG.key, 1)]
 
 
 def test_what_is_not_the_rejected_image_is_left_alone() -> None:
@@ -130,3 +145,19 @@ def test_bytes_that_are_no_text_are_refused() -> None:
             read_rejects(data)
     with pytest.raises(ValueError, match="not text"):
         read_rejects(b'{"rejects": 1, "rejected": [{"task": 1, "key": "k", "sha256": "s"}]}')
+
+
+def test_an_image_from_before_a_repair_may_have_been_rejected_before_it() -> None:
+    book = bought(("cat", CAT.key))
+    assert book.state.repaired_at is None
+    book.put(records.repaired())
+    history = book.state.get("cat", CAT.key)
+    assert history is not None
+    assert book.state.repaired_at is not None
+    matcher = Matcher(book.state)
+    matcher.visit(CAT)
+    matcher.settle()
+    for later, doubtful in ((0.0, {"cat-r2"}), (0.001, set())):
+        history.submitted_at = book.state.repaired_at + later
+        found = judge([CAT], matcher, [Reject("cat", CAT.key, SHA)], book.state.repaired_at)
+        assert (found.doubtful, found.asked) == (doubtful, {"cat-r2"})

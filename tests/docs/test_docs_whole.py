@@ -79,7 +79,7 @@ def test_every_record_and_field_is_documented() -> None:
         for name, maker in inspect.getmembers(records, inspect.isfunction)
         if maker.__module__ == records.__name__ and inspect.signature(maker).return_annotation == "Record"
     ]
-    assert len(makers) == 15
+    assert len(makers) == 16
     for maker in makers:
         assert maker.__name__ in table, maker.__name__
         for field in inspect.signature(maker).parameters:

@@ -328,3 +328,13 @@ def test_images_of_another_manifest_are_not_taken_over_by_repair(project: Projec
     done = project("repair", "manifest.yaml", "--simulate", "--output", "here")
     assert done.code == 4, done.out
     assert "another manifest" in done.err
+
+
+def test_a_manifest_whose_name_is_no_text(project: Project) -> None:
+    project.write(SIMPLE.replace("SAMPLES", ""))
+    named = os.fsdecode(b"b\xff.yaml")
+    project.manifest.rename(project.folder / named)
+    for command in ("run", "plan", "report"):
+        done = project(command, named, "--simulate")
+        assert done.code == 2, done.err
+        assert "not UTF-8; rename it" in done.err

@@ -135,3 +135,19 @@ def test_a_folder_without_images_and_a_manifest_that_is_there(
     (tmp_path / "manifest.yaml").write_text("mine")
     assert main(["init", str(tmp_path), "--from", str(prompts)]) == 2
     assert (tmp_path / "manifest.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("stem", ["2026", "no", "null", "2026-11-22", "1:30"])
+def test_the_name_is_text_whatever_the_source_is_called(tmp_path: Path, stem: str) -> None:
+    assert len(started(tmp_path, table(tmp_path, "a cat\n", f"{stem}.txt"))) == 1
+
+
+@pytest.mark.parametrize("line", ["Hi {% endraw %}{{ 7*7 }}", r'{%- endraw -%} {{ "x\n" { 猫 😀', "{% raw %}{{ x }}"])
+def test_a_prompt_of_template_marks_stays_as_it_is(tmp_path: Path, line: str) -> None:
+    assert [task.body["prompt"] for task in started(tmp_path, table(tmp_path, f"{line}\n", "p.txt"))] == [line]
+
+
+def test_names_that_cannot_be_written_down_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "photos" / "a\nb.png")
+    assert main(["init", str(tmp_path / "new"), "--from", str(tmp_path / "photos")]) == 2
+    assert r"rename 'a\nb.png'" in capsys.readouterr().err

@@ -105,3 +105,16 @@ def test_the_second_ping_comes_after_the_first_whatever_happens() -> None:
 
     on_trio(main)
     assert seen == ["https://hc.example/uuid/start", "https://hc.example/uuid/70"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("url", ["http://m.example/k/slug?create=1", "http://m.example/k/slug/?create=1#x"])
+async def test_a_query_stays_behind_the_suffix(url: str) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.raw_path.decode())
+        return httpx.Response(200)
+
+    assert await ping(url, "start", transport=httpx.MockTransport(answer)) == ""
+    assert asked == ["/k/slug/start?create=1"]

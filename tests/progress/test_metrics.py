@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
@@ -114,10 +115,36 @@ def test_the_last_success_outlives_a_bad_night(watched: Watched) -> None:
     assert (values["run_exit_code"], values["run_last_success_timestamp_seconds"]) == (3, 1000)
 
 
-@pytest.mark.parametrize("before", ["what is this {", "\x00"])
-def test_what_is_not_ours_is_replaced(watched: Watched, before: str) -> None:
+@pytest.mark.parametrize("before", ["what is this {", "\x00", '{"v":1,"seq":1}\n'])
+def test_what_is_not_ours_is_left_alone(watched: Watched, before: str) -> None:
+    """It may be the ledger."""
     watched.path.write_text(before)
+    with pytest.raises(UsageError, match="holds something else; name another file, nothing was submitted"):
+        Metrics(watched.path, NAME, print)
     watched.metrics.begin(2, 0)
+    watched.metrics.ended(result(2))
+    assert watched.path.read_text() == before
+    assert all("holds something else" in line for line in watched.said)
+
+
+def test_what_is_torn_or_empty_is_replaced(watched: Watched) -> None:
+    for before in ("", "# HELP rsbatch_run_in_progress 1 wh"):
+        watched.path.write_text(before)
+        watched.metrics.begin(2, 0)
+        assert watched.read()["run_in_progress"] == 1
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="a pipe or a device"):
+        Metrics(tmp_path / "pipe", NAME, print)
+
+
+def test_a_link_stays_one(watched: Watched) -> None:
+    link = watched.path.with_name("link")
+    link.symlink_to(watched.path.name)
+    Metrics(link, NAME, print).begin(2, 0)
+    assert link.is_symlink()
     assert watched.read()["run_in_progress"] == 1
 
 

@@ -118,3 +118,25 @@ def test_a_file_that_the_page_did_not_write(batch: Batch, text: str, capsys: pyt
     file.unlink()
     assert redo(batch, str(file)) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_lost_records_may_have_bought_is_held(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The records of a redo are lost with the ledger, and its job is out: nobody can know of it."""
+    file = reject(batch, "hero")
+    lines = batch.ledger.read_bytes().splitlines(keepends=True)
+    batch.ledger.write_bytes(b"".join(line for line in lines if b'"downloaded"' not in line))
+    assert main(["repair", str(batch.manifest), "--simulate"]) == 0
+    before = submitted(batch)
+    for _ in range(2):
+        assert redo(batch, file) == 1
+        assert "0 new samples to submit: $0.00" in capsys.readouterr().out
+    assert submitted(batch) == before
+    told = [record["type"] for record in ledger(batch) if record.get("task") == "hero-r2"]
+    assert told == ["in_doubt"]
+    assert sum(record["type"] == "redo" for record in ledger(batch)) == 1
+    assert main(["resolve", str(batch.manifest), "hero-r2", "--simulate", "--not-sent"]) == 0
+    assert redo(batch, file) == 0, "settled by a person, it is bought"
+    assert (batch.output / "hero-r2.png").exists()
+    assert redo(batch, reject(batch, "hero-r2")) == 0, "what came after the repair is known"
+    assert (batch.output / "hero-r3.png").exists()

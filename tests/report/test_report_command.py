@@ -14,6 +14,7 @@ from report_help import GRID, Batch
 
 from rsbatch.cli import main
 from rsbatch.commands.report import Writer, watch
+from rsbatch.errors import UsageError
 from rsbatch.ledger import records
 from rsbatch.model import SavedFile
 from rsbatch.report import thumbnails
@@ -187,3 +188,25 @@ def test_a_run_writes_it_at_its_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["run", str(manifest), "--simulate", "--report"]) == 0
     assert "no report: " in capsys.readouterr().out
     assert page.read_text("utf-8") == "mine"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = Batch(tmp_path, GRID, {})
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["report", str(batch.manifest), "--out", str(tmp_path / "pipe")]) == 4
+    assert "a pipe or a device" in capsys.readouterr().err
+
+
+def test_what_stands_beside_is_left_alone(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, GRID, {})
+    mine = tmp_path / ".icons" / "stamp.svg"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    project = open_project(batch.manifest, Options())
+    writer = Writer(project, tmp_path / "icons.html", "m.yaml")
+    writer.write(1)
+    assert mine.read_text() == "mine"
+    (tmp_path / "icons.html").write_text("mine, too")
+    with pytest.raises(UsageError, match="is not a report"):
+        writer.write(2)
+    assert (tmp_path / "icons.html").read_text() == "mine, too"
