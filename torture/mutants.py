@@ -20,6 +20,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections import Counter
@@ -48,6 +49,7 @@ TESTS: dict[str, list[str]] = {
     "ledger/records": ["ledger_records", "ledger_replay", "ledger_state", "ledger_mend", "ledger_rescue"],
     "wire": ["wire"],
     "planning": ["planning"],
+    "redo": ["redo"],
     "scheduler": ["scheduler"],
     "retry": ["retry_pacing"],
     "ledger/rescue": ["ledger_rescue"],
@@ -419,19 +421,26 @@ def fitting(module: str) -> list[str]:
     return [f"tests/core/test_{name}.py" for name in TESTS[module]]
 
 
-def _try(mutants: list[Mutant], tests: dict[str, list[str]]) -> dict[tuple[str, int], tuple[str, float]]:
-    jobs = "".join(json.dumps([m.module, m.number, tests[m.module]]) + "\n" for m in mutants)
-    done = subprocess.run(
-        [sys.executable, "-m", "torture.mutants"],
-        input=jobs,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        check=True,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-    )
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {(module, number): (how, seconds) for module, number, how, seconds in found}
+def _try(mutants: list[Mutant], tests: dict[str, list[str]], show: bool) -> dict[tuple[str, int], tuple[str, float]]:
+    """Give how each ended and its seconds; with `show`, what survived and how far it is are printed as it goes."""
+    names = {(m.module, m.number): m.name for m in mutants}
+    found: dict[tuple[str, int], tuple[str, float]] = {}
+    with tempfile.TemporaryFile("w+") as jobs:
+        jobs.writelines(json.dumps([m.module, m.number, tests[m.module]]) + "\n" for m in mutants)
+        jobs.seek(0)
+        command, env = [sys.executable, "-m", "torture.mutants"], {**os.environ, "PYTHONHASHSEED": "0"}
+        with subprocess.Popen(command, stdin=jobs, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                module, number, how, seconds = json.loads(line)
+                found[module, number] = how, seconds
+                if show and how not in NOTICED:
+                    print(f"  {how}: {names[module, number]}", flush=True)
+                if show and len(found) % 100 == 0:
+                    print(f"  {len(found):,} of {len(mutants):,}", flush=True)
+    if process.returncode:
+        raise SystemExit("the mutants could not be tried: see above")
+    return found
 
 
 def equivalents() -> dict[str, str]:
@@ -457,11 +466,13 @@ def run(params: Params) -> Figure:
     counted = [mutant for mutant in every if mutant.name not in known]
     if params.short:
         counted = Random(0).sample([m for m in counted if m.module not in SLOW], SHORT_COUNT)
-    results = _try(counted, {module: fitting(module) for module in TESTS})
+    show = not params.short and params.seed is None
+    results = _try(counted, {module: fitting(module) for module in TESTS}, show)
     living = [m for m in counted if results[m.module, m.number][0] not in NOTICED]
-    if living and not params.short and params.seed is None:  # perhaps other tests notice
+    if living and show:  # perhaps other tests notice
+        print(f"  {len(living)} once more, with all tests", flush=True)
         more = {module: ["tests/core", "tests/runner"] for module in TESTS}
-        second = _try(living, more)
+        second = _try(living, more, show)
         living = [m for m in living if second[m.module, m.number][0] not in NOTICED]
     late = sum(how == "timeout" for how, _ in results.values())
     return _figure(params, counted, living, late, len(every) - len(counted), stale)
