@@ -72,6 +72,10 @@ def _from_table(source: Path, folder: Path) -> str:
         count += 1
         texts = {name: "" if value is None else str(value).strip() for name, value in item.value.items()}
         columns |= dict.fromkeys(texts)
+        if (
+            gap := next((name for name, text in texts.items() if name.lower() == "prompt" and not text), None)
+        ) is not None:
+            raise Fault(f"{item.label}: the column {gap!r} is empty there; fill it in, or rename the column")
         ids.see(texts)
         full.update(name for name, text in texts.items() if text)
         found.update(name for name, text in texts.items() if name.lower() in _IMAGE_COLUMNS and _is_image(text, folder))
