@@ -12,6 +12,7 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from io import StringIO
 
 from rsbatch import __version__
 
@@ -90,11 +91,9 @@ def _main(argv: Sequence[str] | None) -> int:
         sys.stdout.write(f"rsbatch {__version__}\n")
         return 0
     command = next((word for word in words if word in COMMANDS), "")
-    parser = build_parser(only=command)
-    try:
-        args = parser.parse_args(words)
-    except SystemExit as exc:
-        return exc.code if isinstance(exc.code, int) else 2
+    args = _parsed(build_parser(only=command), words)
+    if isinstance(args, int):
+        return args
     code = 0
     try:
         _check_working_directory()
@@ -108,6 +107,25 @@ def _main(argv: Sequence[str] | None) -> int:
     except BaseException as exc:
         as_json = getattr(args, "log_format", "text") == "json"
         return _report(exc, debug=getattr(args, "debug", False), as_json=as_json)
+    return code
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace | int:
+    """Parse the command line; gives the exit code where that is the end of it."""
+    plain, said = sys.stderr, StringIO()
+    as_json = "--log-format=json" in words or "--log-format json" in " ".join(words)
+    if as_json:  # argparse writes lines of its own
+        sys.stderr = said
+    try:
+        return parser.parse_args(words)
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 2
+    finally:
+        sys.stderr = plain
+    if text := said.getvalue().strip():
+        from rsbatch.progress.log import now_utc, write_json
+
+        write_json(sys.stderr, now_utc(), "error", "error", text, exit_code=code)
     return code
 
 
@@ -226,10 +244,11 @@ def _report(exc: BaseException, *, debug: bool, as_json: bool) -> int:
     from rsbatch.errors import Exit, RsbatchError
     from rsbatch.text import printable, redact
 
+    trace = ""
     if debug:
         import traceback
 
-        sys.stderr.write(redact("".join(traceback.format_exception(exc)), _secrets()))
+        trace = redact("".join(traceback.format_exception(exc)), _secrets())
     known = next((e for e in _leaves(exc) if isinstance(e, RsbatchError)), None)
     if known is not None:
         code, text = known.exit_code, redact(str(known), _secrets())
@@ -244,9 +263,10 @@ def _report(exc: BaseException, *, debug: bool, as_json: bool) -> int:
     if as_json:
         from rsbatch.progress.log import now_utc, write_json
 
-        write_json(sys.stderr, now_utc(), "error", "error", text, exit_code=int(code))
+        more = {"traceback": trace} if trace else {}
+        write_json(sys.stderr, now_utc(), "error", "error", text, exit_code=int(code), **more)
     else:
-        sys.stderr.write("rsbatch: " + "\n".join(printable(line) for line in text.split("\n")) + "\n")
+        sys.stderr.write(trace + "rsbatch: " + "\n".join(printable(line) for line in text.split("\n")) + "\n")
     return code
 
 

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     state = project.read_state()
     plan = judge_all(project, state)
     for warning in plan.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
+        _warn(warning, as_json=getattr(args, "log_format", "text") == "json")
     totals, estimate = Totals(), Estimate.of(state.last_run_ended, project.limits.in_flight)
 
     def counted() -> Iterator[Planned]:
@@ -52,6 +52,15 @@ def run(args: argparse.Namespace) -> int:
             say(line)
         _print_totals(totals, estimate, state.spend.total, project.rules.budget)
     return 0
+
+
+def _warn(text: str, *, as_json: bool) -> None:
+    if not as_json:
+        sys.stderr.write(f"warning: {text}\n")
+        return
+    from rsbatch.progress.log import now_utc, write_json
+
+    write_json(sys.stderr, now_utc(), "warning", "note", text)
 
 
 def _summary(totals: Totals, estimate: Estimate, *, spent: Decimal) -> dict[str, Any]:

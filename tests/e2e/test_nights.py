@@ -131,3 +131,18 @@ def test_a_bar_is_no_json(project: Project) -> None:
     project.write("version: 1\ntasks: [{prompt: x}]\n")
     done = project("run", "manifest.yaml", "--simulate", "--progress", "bar", "--log-format", "json")
     assert (done.code, json.loads(done.err)["level"]) == (2, "error")
+
+
+def test_every_line_of_a_json_log_is_an_object(project: Project) -> None:
+    json_log = ["--simulate", "--log-format", "json"]
+    wrong = project("run", "manifest.yaml", *json_log, "--bogus", "\x1b\n")
+    assert (wrong.code, len(wrong.err.splitlines())) == (2, 1)
+    assert "unrecognized arguments: --bogus" in json.loads(wrong.err)["message"]
+    missing = project("run", "manifest.yaml", *json_log, "--debug")
+    said = json.loads(missing.err)
+    assert (missing.code, said["exit_code"]) == (2, 2)
+    assert "there is no such file" in said["message"]
+    assert "Traceback" in said["traceback"]
+    project.write("version: 1\ntasks: [{id: a, prompt: x}, {id: b, prompt: x}]\n")
+    dry = project("run", "manifest.yaml", *json_log, "--dry-run")
+    assert "the same request under several ids" in json.loads(dry.err)["message"]
