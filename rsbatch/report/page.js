@@ -221,8 +221,9 @@
 
   // ---- filters
 
+  const short = (text) => text.replace(/^(.{119}).{2,}$/su, "$1…"); // an axis may hold whole files
   const options = (select, pairs, chosen) => {
-    select.replaceChildren(...pairs.map(([value, text]) => el("option", { value, textContent: text })));
+    select.replaceChildren(...pairs.map(([value, text]) => el("option", { value, textContent: short(text) })));
     select.value = chosen || "";
     if (select.selectedIndex < 0) select.selectedIndex = 0;
   };
@@ -302,10 +303,10 @@
       return axis ? [...axis.values, ...(cards.some((card) => card.e === index && !(card.x && name in card.x)) ? [""] : [])] : [""];
     };
     const tops = valuesOf(across), head = el("tr", {}, el("th", { textContent: [down, across].filter((name) => name !== "-").join(" ↓ → ") }));
-    for (const value of tops) head.append(el("th", { scope: "col" }, el("bdi", { textContent: value || "–" })));
+    for (const value of tops) head.append(el("th", { scope: "col" }, el("bdi", { textContent: short(value) || "–" })));
     const body = el("tbody");
     for (const value of valuesOf(down)) {
-      const row = el("tr", {}, el("th", { scope: "row" }, el("bdi", { textContent: value || "–" })));
+      const row = el("tr", {}, el("th", { scope: "row" }, el("bdi", { textContent: short(value) || "–" })));
       for (const other of tops) {
         const inside = cells.get(JSON.stringify([value, other])) || [];
         row.append(el("td", {}, el("div", { className: "cell" }, ...inside.map((n) => {

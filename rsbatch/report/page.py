@@ -206,24 +206,27 @@ def troubles(report: Report) -> Iterator[Trouble]:
                 reason = card.reason if state not in {"gone", "altered", "parked"} else ""
                 name = state, reason
                 if name not in found:
-                    found[name] = Trouble(state, reason, _remedies(state, report.command))
+                    found[name] = Trouble(state, reason, _remedies(state, report.command, card.task))
                 found[name].tasks.append(card)
     for trouble in found.values():
         if len(trouble.tasks) == 1:
             trouble.reason = trouble.tasks[0].reason
-            trouble.remedies = [(c.replace(" TASK", f" {trouble.tasks[0].task}"), w) for c, w in trouble.remedies]
+        elif trouble.state == "held":
+            trouble.remedies = [
+                (c, f"{w} (here for {trouble.tasks[0].task}, likewise for each)") for c, w in trouble.remedies
+            ]
         yield trouble
 
 
-def _remedies(state: str, command: str) -> list[tuple[str, str]]:
+def _remedies(state: str, command: str, task: str) -> list[tuple[str, str]]:
     return {
         "held": [
-            (f"rsbatch resolve {command} TASK --attach JOB_ID", "the provider's records show a job: fetch its image"),
+            (f"rsbatch resolve {command} {task} --attach JOB_ID", "the provider's records show a job: fetch its image"),
             (
-                f"rsbatch resolve {command} TASK --not-sent",
+                f"rsbatch resolve {command} {task} --not-sent",
                 "they show none: it costs nothing, the next run submits it",
             ),
-            (f"rsbatch resolve {command} TASK --resubmit", "take the risk of paying twice"),
+            (f"rsbatch resolve {command} {task} --resubmit", "take the risk of paying twice"),
         ],
         "failed": [
             (f"rsbatch run {command}", "goes on with what failed in passing, at no cost twice"),

@@ -117,7 +117,6 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         new.write_bytes(data)
         new.replace(path)
-    except OSError:
+    finally:  # also for Ctrl-C
         with suppress(OSError):
-            new.unlink()
-        raise
+            new.unlink(missing_ok=True)

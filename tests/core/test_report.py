@@ -334,6 +334,11 @@ def test_troubles_are_gathered_and_name_what_settles_them() -> None:
         ("pending", 1, "not submitted yet"),
     ]
     assert found[0].remedies[0][0] == "rsbatch resolve m.yaml h --attach JOB_ID"
+    assert "likewise" not in found[0].remedies[0][1]
+    held = replace(card(), task="h", state="held", reason="no answer")
+    two = next(troubles(report(held, replace(held, task="i"), command="'a TASK/m.yaml'")))
+    assert two.remedies[1][0] == "rsbatch resolve 'a TASK/m.yaml' h --not-sent"
+    assert two.remedies[1][1].endswith("(here for h, likewise for each)")
     assert found[1].remedies[-1][0] == "rsbatch run m.yaml --retry-failed"
     text = render(report(*cards, budget=Decimal(5), simulated=True, going_on=True, stamp=(3, "./s.svg")), ASSETS)
     assert "rsbatch verify m.yaml --fix" in text

@@ -183,6 +183,31 @@ def test_the_axis_grid(tab: Tab, tmp_path: Path) -> None:
     assert tab.one("#place").text == "4 of 12"
 
 
+def test_on_a_phone_little_is_in_the_way_of_the_images(tab: Tab, tmp_path: Path) -> None:
+    words = "word " * 10_000
+    batch = Batch(
+        tmp_path,
+        f'version: 1\ntasks: [{{prompt: "{{{{ x }}}}{{{{ y }}}}", matrix: {{x: ["{words}", b], y: [1, 2]}}}}]\n',
+    )
+    page = made(batch)
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    tab.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        tab.open(page)
+        tab.all("#grid .tile")[0].click()
+        tab.press("r", Keys.ESCAPE)
+        tab.wait(lambda: tab.all("#rejects"))
+        assert tab.one("#rejects").size["height"] < 844 / 8
+        clear, download = tab.one("#clear").rect, tab.one("#download").rect
+        assert (clear["y"], clear["height"]) == (download["y"], download["height"])
+        assert tab.run("const nav = document.querySelector('nav'); return nav.offsetHeight - nav.clientHeight") <= 1
+        tab.one("nav a[href='#axes']").click()
+        assert [e.text[-5:] for e in tab.all("#axis-grid tbody th")] == ["word…", "b"]
+        assert tab.all("#axis-grid tbody th")[0].size["height"] < 844 / 3
+    finally:
+        tab.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_problems_and_figures(tab: Tab, tmp_path: Path) -> None:
     tab.open(made(Batch(tmp_path, GRID, {"hero": "held", "owl-ink-dawn-1": "failed", "owl-ink-dawn-2": "failed"})))
     tab.one("nav a[href='#problems']").click()
