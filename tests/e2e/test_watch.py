@@ -1,10 +1,11 @@
-"""`status --watch` beside a run: on a terminal, in a pipe, as JSON; it ends with the run, or by Ctrl-C."""
+"""`status --watch` and `report --watch` beside a run: the first ends with the run, both end by Ctrl-C."""
 
 from __future__ import annotations
 
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 
 import pexpect
@@ -58,3 +59,26 @@ def test_a_run_that_has_ended_is_told_at_once(project: Project) -> None:
     assert project("run", "manifest.yaml", "--simulate").code == 0
     done = project("status", "manifest.yaml", "--simulate", "--watch")
     assert (done.code, "1 of 1 saved (100%)" in done.out) == (0, True)
+
+
+def test_a_page_is_written_anew_until_ctrl_c(project: Project, simulate: Callable[..., Server]) -> None:
+    server = simulate("--service-time", "2s", "--slots", "2")
+    project.write(many(server.url, 4))
+    run = project.start("run", "manifest.yaml")
+    server.wait_until_accepted(2)
+    command = project.command("report", "manifest.yaml", "--watch")
+    watcher = subprocess.Popen(command, cwd=project.folder, env=project.env, stdout=subprocess.PIPE, text=True)
+    page = project.output / "report.html"
+    assert watcher.stdout is not None
+    assert watcher.stdout.readline() == f"4 tasks: {page}\n"
+    assert "4 saved" not in page.read_text("utf-8")
+    assert run.wait(60) == 0
+    until = time.monotonic() + 60
+    while "4 saved" not in page.read_text("utf-8"):  # another process writes it, so it can only be looked at
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert '"stamp":null' not in page.read_text("utf-8").replace(" ", "")
+    watcher.send_signal(signal.SIGINT)
+    assert (watcher.communicate(timeout=60)[0], watcher.returncode) == ("", 0)
+    assert '"stamp":null' in page.read_text("utf-8").replace(" ", ""), "it still waits for a newer one"
+    assert not list(project.output.glob("*.new"))
