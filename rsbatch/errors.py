@@ -112,10 +112,12 @@ class Problem:
 
 
 class ManifestError(UsageError):
-    """A manifest that cannot be used, with every problem found in it (at least one)."""
+    """A manifest that cannot be used, with every problem found in it (at least one); `note` is said below them."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], note: str = "") -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
-        super().__init__("\n".join([f"{head}; nothing was submitted", *(f"  {p}" for p in self.problems)]))
+        super().__init__(
+            "\n".join([f"{head}; nothing was submitted", *(f"  {p}" for p in self.problems), *([note] if note else [])])
+        )

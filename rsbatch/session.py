@@ -22,7 +22,7 @@ import anyio.to_thread
 from rsbatch import __version__, sidecar
 from rsbatch.body import ImageChanged, wire_bytes
 from rsbatch.clock import Clock, SystemClock
-from rsbatch.errors import Interrupted, Problem, RsbatchError, StoreError, UsageError
+from rsbatch.errors import Interrupted, ManifestError, Problem, RsbatchError, StoreError, UsageError
 from rsbatch.keys import find_key
 from rsbatch.ledger import records
 from rsbatch.ledger.local import NAME, RESERVE, LocalLedgerFile, open_ledger, read_ledger
@@ -190,7 +190,10 @@ def match(
                 unpriced.append(task)
 
     with working("checking the manifest", "tasks") as tick:
-        checked = check(project.manifest, visit)
+        try:
+            checked = check(project.manifest, visit)
+        except ManifestError as exc:
+            raise _of_redos(project.manifest, exc) from exc
     matcher.settle()
     if selection.patterns and not selected:
         raise UsageError(
@@ -203,6 +206,19 @@ def match(
         for ids in checked.same_key_groups
     ]
     return matcher, selected, warnings
+
+
+def _of_redos(manifest: Manifest, error: ManifestError) -> ManifestError:
+    """Say where a problem is that the manifest by itself does not have; raises ManifestError if it has one."""
+    if not manifest.redos:
+        return error
+    check(replace(manifest, redos={}))
+    note = (
+        "The manifest by itself is right: this is about new samples in the place of rejected images, `cat-r2` for "
+        "`cat`, whose `sample` in templates is 10001 and more. Give another task that has such an id another one, or "
+        "make the templates fit for any `sample`; if the new samples are still to be asked for, leave these out"
+    )
+    return ManifestError(error.problems, note)
 
 
 _UNPRICED_KEPT = 1000

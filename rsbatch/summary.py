@@ -127,7 +127,8 @@ def spend_json(spend: Spend) -> dict[str, Any]:
 def in_words(result: Result, command: str, again: str) -> list[str]:
     """Give the lines a person reads at the end.
 
-    For remedies, `command` is the manifest with the options that find its ledger, `again` with those of `run` too.
+    For remedies, `command` is the manifest with the options that find its ledger, `again` the command that goes on with
+    what was asked for: `run` or `redo` with all its options.
     """
     tasks = result.tasks
     counts = [f"{tasks[Category.SAVED]} of {sum(tasks.values())} saved"]
@@ -170,20 +171,20 @@ def remedies(result: Result, command: str, again: str) -> list[str]:
     if result.halted in _REMEDY:
         lines.append(_REMEDY[result.halted].format(command=again))
     elif result.exit_code in {Exit.STOPPED, Exit.SIGHUP, Exit.SIGINT, Exit.SIGTERM}:
-        lines.append(f"nothing is lost; to go on: rsbatch run {again}")
+        lines.append(f"nothing is lost; to go on: rsbatch {again}")
     if tasks[Category.HELD]:
         lines.append(
             f"{tasks[Category.HELD]} held: they may have been charged, so they are not sent again unasked. "
             f"See them with `rsbatch status {command}`; settle one with "
             f"`rsbatch resolve {command} TASK --attach JOB_ID`, "
-            f"`--not-sent` or `--resubmit`, all at once with `rsbatch run {again} --in-doubt resubmit`"
+            f"`--not-sent` or `--resubmit`, all at once with `rsbatch {again} --in-doubt resubmit`"
         )
     if result.undelivered:
         lines.append(undelivered_words(result.undelivered, command, again))
     if final := tasks[Category.FAILED] - result.undelivered:
         lines.append(
             f"{final} failed: `rsbatch status {command}` says why; "
-            f"`rsbatch run {again} --retry-failed` submits final failures again (at a cost)"
+            f"`rsbatch {again} --retry-failed` submits final failures again (at a cost)"
         )
     if result.differing.altered:
         lines.append(
@@ -193,7 +194,7 @@ def remedies(result: Result, command: str, again: str) -> list[str]:
     if result.differing.gone:
         lines.append(
             f"{len(result.differing.gone)} saved files are gone and their jobs no longer answer: "
-            f"`rsbatch run {again} --rebuy-missing` buys them again (at a cost)"
+            f"`rsbatch {again} --rebuy-missing` buys them again (at a cost)"
         )
     return lines
 
@@ -201,17 +202,17 @@ def remedies(result: Result, command: str, again: str) -> list[str]:
 def undelivered_words(count: int, command: str, again: str) -> str:
     """Say what to do about jobs that were paid and whose images cannot be downloaded."""
     return (
-        f"{count} not downloaded, though paid: every `rsbatch run {again}` tries again while the job answers. "
+        f"{count} not downloaded, though paid: every `rsbatch {again}` tries again while the job answers. "
         f"Give an image up, and order another at its price, with `rsbatch resolve {command} TASK --resubmit`"
     )
 
 
 _REMEDY = {
-    Halt.BUDGET: "raise run.budget (or --budget) and run again: rsbatch run {command}",
-    Halt.KEY: "check the key in the environment or .env, then: rsbatch run {command}",
-    Halt.BALANCE: "top up the account, then: rsbatch run {command}",
-    Halt.ADDRESS: "check api.base_url, then: rsbatch run {command}",
-    Halt.STORE: "make room or mend the disk, then: rsbatch run {command} (paid jobs are fetched, not bought again)",
+    Halt.BUDGET: "raise run.budget (or --budget) and run again: rsbatch {command}",
+    Halt.KEY: "check the key in the environment or .env, then: rsbatch {command}",
+    Halt.BALANCE: "top up the account, then: rsbatch {command}",
+    Halt.ADDRESS: "check api.base_url, then: rsbatch {command}",
+    Halt.STORE: "make room or mend the disk, then: rsbatch {command} (paid jobs are fetched, not bought again)",
 }
 
 

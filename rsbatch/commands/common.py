@@ -50,6 +50,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         type=_checked(_count, "a number of tasks"),
         help="submit only the first N of what is left",
     )
+    add_term_arguments(parser)
+
+
+def add_term_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add on what terms tasks may be submitted, of `redo` too."""
+    add = parser.add_argument
     add("--retry-failed", action="store_true", help="submit finally failed tasks again; they cost again")
     add(
         "--rebuy-missing",
@@ -129,16 +135,16 @@ def command_words(args: argparse.Namespace) -> str:
 
 
 def run_words(args: argparse.Namespace) -> str:
-    """Give what `command_words` gives, with the options that say what this run may do."""
+    """Give the command that goes on with this one: what `command_words` gives, and what this run may do."""
     import shlex
 
-    words = []
+    words = ["--from", str(args.rejects)] if args.command == "redo" else []
     for name in ("limit", "in_doubt", "in_flight", "budget"):
         value = getattr(args, name, None)
         words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     words += [word for pattern in args.select for word in ("--select", pattern)]
     words += [f"--{name.replace('_', '-')}" for name in ("retry_failed", "rebuy_missing") if getattr(args, name)]
-    return " ".join([command_words(args), *([shlex.join(words)] if words else [])])
+    return " ".join([args.command, command_words(args), *([shlex.join(words)] if words else [])])
 
 
 def print_json(value: Any) -> None:

@@ -7,6 +7,8 @@ buys once. The purchase itself is an ordinary run of just these tasks.
 from __future__ import annotations
 
 import argparse
+import os
+import stat
 import sys
 from dataclasses import replace
 from decimal import Decimal
@@ -14,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rsbatch.commands import run as run_command
-from rsbatch.commands.common import add_manifest_arguments, project_of
+from rsbatch.commands.common import add_manifest_arguments, add_term_arguments, command_words, project_of
 from rsbatch.errors import UsageError
+from rsbatch.keys import find_key
 from rsbatch.ledger import records
 from rsbatch.ledger.mend import LOST
 from rsbatch.planning import Action
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="say how many would be bought, and the cost; write nothing"
     )
     parser.add_argument("--json", action="store_true", help="the run's summary as one JSON object on standard output")
+    add_term_arguments(parser)
     parser.set_defaults(**_as_run())
 
 
@@ -76,26 +80,31 @@ def run(args: argparse.Namespace) -> int:
     project = _asking(project, verdict)
     stream = sys.stderr if args.json else sys.stdout
     stream.write(_words(project, state, verdict) + "\n")
-    if verdict.doubtful:
+    if verdict.doubtful and project.rules.in_doubt == "hold":
         stream.write(
             f"{len(verdict.doubtful)} may have been bought by records that are lost: held, not submitted. Compare with "
             f"the provider's records, then settle each with `rsbatch resolve`\n"
         )
     if args.dry_run:
         return 0
+    if not args.simulate:
+        find_key(project.manifest.api, os.environ, Path())  # without one nothing is to be recorded either
     if verdict.new:
         anyio.run(_record, project, verdict)
-    return run_command.execute(args, project)
+    stays = f"the new samples that are still to come stay asked for: `rsbatch run {command_words(args)}` buys them, too"
+    return run_command.execute(args, project, pending=stays)
 
 
 def _read(path: Path) -> list[Reject]:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to read a pipe may take for ever, and to go on takes the file again
+            raise UsageError(f"--from {path}: is not a file; save the rejects in one. Nothing was submitted")
         with path.open("rb") as file:
             return read_rejects(file.read(MOST_BYTES))
     except OSError as exc:
-        raise UsageError(f"{path}: {exc.strerror or exc}") from exc
+        raise UsageError(f"--from {path}: {exc.strerror or exc}; nothing was submitted") from exc
     except ValueError as exc:
-        raise UsageError(f"{path} {exc}; nothing was submitted") from exc
+        raise UsageError(f"--from {path}: {exc}; nothing was submitted") from exc
 
 
 def _asking(project: Project, verdict: Verdict) -> Project:
@@ -112,7 +121,8 @@ def _words(project: Project, state: LedgerState, verdict: Verdict) -> str:
     wanted = [
         planned
         for planned in judge_with(project, state).tasks
-        if planned.action is Action.SUBMIT and planned.task.id not in verdict.doubtful
+        if planned.action is Action.SUBMIT
+        and (project.rules.in_doubt == "resubmit" or planned.task.id not in verdict.doubtful)
     ]
     prices = [planned.usd for planned in wanted]
     cost = format_money(sum((usd for usd in prices if usd is not None), Decimal(0)))
@@ -120,7 +130,8 @@ def _words(project: Project, state: LedgerState, verdict: Verdict) -> str:
         cost += f", and {prices.count(None)} without a known price"
     known = len(verdict.asked) - len(verdict.new)
     earlier = f"; {known} were asked for before" if known else ""
-    return f"{len(wanted)} new samples to submit: {cost}{earlier}"
+    samples = "sample" if len(wanted) == 1 else "samples"
+    return f"{len(wanted)} new {samples} to submit: {cost}{earlier}"
 
 
 async def _record(project: Project, verdict: Verdict) -> None:

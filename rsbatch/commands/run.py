@@ -66,11 +66,15 @@ def run(args: argparse.Namespace) -> int:
     return execute(args, project_of(args))
 
 
-def execute(args: argparse.Namespace, project: Project) -> int:
-    """Run a project to its end, with signals, progress and a summary; gives the exit code."""
+def execute(args: argparse.Namespace, project: Project, pending: str = "") -> int:
+    """Run a project to its end, with signals, progress and a summary; gives the exit code.
+
+    `pending` is what else to say where selected tasks are still to come.
+    """
     import anyio
 
     from rsbatch.notices import yesterday
+    from rsbatch.planning import Category
     from rsbatch.progress.choose import Both
     from rsbatch.session import run as run_project
     from rsbatch.summary import in_words
@@ -91,7 +95,10 @@ def execute(args: argparse.Namespace, project: Project) -> int:
         observer.close()
     if metrics is not None:
         metrics.ended(result)
-    lines = [*in_words(result, command_words(args), run_words(args)), f"images: {project.folder}"]
+    lines = in_words(result, command_words(args), run_words(args))
+    if pending and result.selected[Category.PENDING]:
+        lines.append(pending)
+    lines.append(f"images: {project.folder}")
     if args.report:
         lines.append(_report(args, project))
     if args.simulate:

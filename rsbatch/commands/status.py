@@ -124,7 +124,7 @@ class Look:
         if self.held:
             yield f"settle a held task: rsbatch resolve {command} TASK --attach JOB_ID | --not-sent | --resubmit"
         if self.undelivered:
-            yield undelivered_words(self.undelivered, command, command)
+            yield undelivered_words(self.undelivered, command, f"run {command}")
         if not self.state.ended:
             yield f"the newest run goes on, or was cut off; in that case nothing is lost: rsbatch run {command}"
         yield f"ledger: {project.folder / NAME}"

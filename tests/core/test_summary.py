@@ -87,7 +87,7 @@ def test_the_order_of_exit_codes(tasks: Counter[Category], halted: Halt | None, 
     if signal and tasks != SAVED and halted is not Halt.STORE:
         assert code > Exit.BUSY
     assert it.reason
-    assert in_words(it, "m.yaml", "m.yaml --limit 9")
+    assert in_words(it, "m.yaml", "run m.yaml --limit 9")
 
 
 def test_the_json_object() -> None:
@@ -146,7 +146,7 @@ def test_money_moves_and_is_freed() -> None:
 
 
 def test_a_quiet_end_in_words() -> None:
-    assert in_words(result(), "m.yaml", "m.yaml") == [
+    assert in_words(result(), "m.yaml", "run m.yaml") == [
         "1 of 1 saved; this run submitted 1 and saved 3 in 1 s",
         "spent: $0.00",
     ]
@@ -154,7 +154,7 @@ def test_a_quiet_end_in_words() -> None:
 
 def test_a_stopped_run_in_words() -> None:
     it = result(SAVED + PENDING, orphaned=2, halted=Halt.BUDGET, message="cat costs $1")
-    assert in_words(it, "m.yaml", "m.yaml --limit 9") == [
+    assert in_words(it, "m.yaml", "run m.yaml --limit 9") == [
         "1 of 2 saved, 1 pending, 2 orphaned; this run submitted 1 and saved 3 in 1 s",
         "spent: $0.00",
         "stopped early: cat costs $1",
@@ -183,7 +183,7 @@ def test_a_stopped_run_in_words() -> None:
     ],
 )
 def test_each_trouble_has_its_remedy(it: Result, remedy: str) -> None:
-    lines = remedies(it, "m.yaml", "m.yaml --limit 9")
+    lines = remedies(it, "m.yaml", "run m.yaml --limit 9")
     assert len(lines) == 1
     assert lines[0].startswith(remedy)
     assert "rsbatch" in lines[0]
@@ -191,7 +191,7 @@ def test_each_trouble_has_its_remedy(it: Result, remedy: str) -> None:
 
 
 def test_braces_in_a_command_are_left_alone() -> None:
-    assert remedies(result(halted=Halt.KEY), "x", "'{x}.yaml'") == [
+    assert remedies(result(halted=Halt.KEY), "x", "run '{x}.yaml'") == [
         "check the key in the environment or .env, then: rsbatch run '{x}.yaml'"
     ]
 
@@ -222,10 +222,10 @@ def vars_of(run: ThisRun) -> dict[str, int]:
     ],
 )
 def test_remedies_word_for_word(halted: Halt, remedy: str) -> None:
-    assert remedies(result(halted=halted), "m.yaml", "m.yaml -q")[0] == remedy
+    assert remedies(result(halted=halted), "m.yaml", "run m.yaml -q")[0] == remedy
 
 
 def test_an_interruption_after_which_all_is_saved_is_no_early_stop() -> None:
-    lines = in_words(result(SAVED, message="interrupted", signal=15), "m.yaml", "m.yaml")
+    lines = in_words(result(SAVED, message="interrupted", signal=15), "m.yaml", "run m.yaml")
     assert "interrupted, and all is saved" in lines
     assert not [line for line in lines if "stopped early" in line]

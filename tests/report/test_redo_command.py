@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,30 @@ def test_what_does_not_fit_is_refused_before_it_is_recorded(batch: Batch, capsys
     assert "has no price" in capsys.readouterr().err
     clash = "  - {id: hero-r2, prompt: Another}\nprices"
     batch.manifest.write_text(GRID.replace("prices", clash))
+    for command in (["redo", "--from", file], ["redo", "--from", file, "--dry-run"]):
+        assert main([*command, str(batch.manifest), "--simulate"]) == 2
+        said = capsys.readouterr().err
+        assert "the id 'hero-r2' is that of tasks[" in said
+        assert "The manifest by itself is right: this is about new samples" in said
+    batch.manifest.write_text(GRID.replace("prompt: A", "prompt: A {{ nope }}"))
     assert redo(batch, file) == 2
-    assert "hero-r2" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the name 'nope' is not known here" in said
+    assert "new samples" not in said
+    assert batch.ledger.read_bytes() == before
+
+
+def test_nothing_is_recorded_without_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ROUTESCOPE_API_KEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    batch = Batch(tmp_path, GRID + "api: {base_url: 'http://127.0.0.1:9'}\n")
+    before = batch.ledger.read_bytes()
+    assert main(["redo", str(batch.manifest), "--from", reject(batch, "hero")]) == 2
+    said = capsys.readouterr()
+    assert "1 new sample to submit: $0.05" in said.out
+    assert "ROUTESCOPE_API_KEY" in said.err
     assert batch.ledger.read_bytes() == before
 
 
@@ -104,9 +127,25 @@ def test_what_does_not_fit_is_refused_before_it_is_recorded(batch: Batch, capsys
 def test_the_budget_holds(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
     spent = 24 * 5  # cents: all but the new one were submitted
     batch.manifest.write_text(GRID + f"run: {{budget: {spent / 100 + 0.05:.2f}}}\n")
-    assert redo(batch, reject(batch, "hero", "owl-ink-dawn-2")) == 3
+    file = reject(batch, "hero", "owl-ink-dawn-2")
+    assert redo(batch, file) == 3
     assert sum((submitted(batch) & Counter(["hero-r2", "owl-ink-dawn-2-r2"])).values()) == 1
-    assert "budget" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    command = f"{batch.manifest} --simulate"
+    assert f"raise run.budget (or --budget) and run again: rsbatch redo {command} --from {file}\n" in said
+    assert f"stay asked for: `rsbatch run {command}` buys them, too" in said
+    assert redo(batch, file, "--budget", "9") == 0
+    assert "stay asked for" not in capsys.readouterr().out
+    wanted = Counter(["hero-r2", "owl-ink-dawn-2-r2"])
+    assert submitted(batch) & wanted == wanted
+
+
+def test_only_a_file_is_read(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = batch.manifest.with_name("pipe")
+    os.mkfifo(pipe)
+    for path in (pipe, batch.output):
+        assert redo(batch, str(path)) == 2
+        assert "is not a file; save the rejects in one. Nothing was submitted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"rejects": 1, "rejected": [{}]}'])
@@ -114,10 +153,10 @@ def test_a_file_that_the_page_did_not_write(batch: Batch, text: str, capsys: pyt
     file = batch.manifest.with_name("rejects.json")
     file.write_text(text)
     assert redo(batch, str(file)) == 2
-    assert "rejects.json is not a list of rejected images" in capsys.readouterr().err
+    assert "rejects.json: is not a list of rejected images" in capsys.readouterr().err
     file.unlink()
     assert redo(batch, str(file)) == 2
-    assert "No such file" in capsys.readouterr().err
+    assert "rejects.json: No such file or directory; nothing was submitted" in capsys.readouterr().err
 
 
 @pytest.mark.slow
