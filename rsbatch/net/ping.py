@@ -30,7 +30,7 @@ async def ping(url: str, suffix: str, *, transport: httpx.AsyncBaseTransport | N
             client = httpx.AsyncClient(transport=transport, trust_env=False, timeout=SECONDS)
             async with client, client.stream("GET", target) as answer:  # its body is not read, however long it is
                 status = answer.status_code
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:  # ValueError: IDNA
         why = f"no answer in {SECONDS:g} s" if isinstance(exc, TimeoutError) else type(exc).__name__
         return f"the ping {suffix} was not delivered ({why}); the run is not affected, check notify.ping"
     if 200 <= status < 300:

@@ -118,3 +118,9 @@ async def test_a_query_stays_behind_the_suffix(url: str) -> None:
 
     assert await ping(url, "start", transport=httpx.MockTransport(answer)) == ""
     assert asked == ["/k/slug/start?create=1"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("host", ["xn--", "xn--a.com", "a..b", "a" * 64])
+async def test_a_name_that_no_host_can_have_is_a_sentence(host: str) -> None:
+    assert "the run is not affected, check notify.ping" in await ping(f"http://{host}/uuid", "start")
