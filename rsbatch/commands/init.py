@@ -67,14 +67,23 @@ def run(args: argparse.Namespace) -> int:
                 continue
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
+            _write(path, text)
             say(f"wrote {path}")
     except OSError as exc:
-        raise StoreError(f"cannot write in {folder}: {exc.strerror}") from exc
+        raise StoreError(f"cannot write {exc.filename or path}: {exc.strerror}") from exc
     manifest = folder / "manifest.yaml"
     if args.source is not None:
         say(f"next: look at the prompts in {manifest}, then: rsbatch plan {manifest}")
     else:
         say(f"next: rsbatch run {manifest} --simulate   (no key, no cost), then edit {manifest.name}")
     return 0
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("x", encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:  # half a manifest must not be taken for one
+            path.unlink()
+            raise

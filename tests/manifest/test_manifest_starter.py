@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,17 @@ def test_names_that_cannot_be_written_down_are_told(tmp_path: Path, capsys: pyte
     picture(tmp_path / "photos" / "a\nb.png")
     assert main(["init", str(tmp_path / "new"), "--from", str(tmp_path / "photos")]) == 2
     assert r"rename 'a\nb.png'" in capsys.readouterr().err
+
+
+def test_half_a_manifest_does_not_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = table(tmp_path, "\n".join(f"picture {n}" for n in range(2000)), "p.txt")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # as a full disk: the write fails half way
+    try:
+        assert main(["init", str(tmp_path / "new"), "--from", str(prompts)]) == 4
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "manifest.yaml: File too large" in capsys.readouterr().err
+    assert not list((tmp_path / "new").iterdir())
