@@ -82,7 +82,10 @@ def _module(command: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit code."""
     with _safe_streams():
-        return copy_context().run(_main, argv)
+        try:
+            return copy_context().run(_main, argv)
+        except KeyboardInterrupt:
+            return 130  # as Exit.SIGINT, which may be what is being imported
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -103,7 +106,7 @@ def _main(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return code  # nobody reads on: not an error, and no success either where the command had another end
     except KeyboardInterrupt:
-        return 130  # as Exit.SIGINT, which may be what is being imported
+        raise
     except BaseException as exc:
         as_json = getattr(args, "log_format", "text") == "json"
         return _report(exc, debug=getattr(args, "debug", False), as_json=as_json)

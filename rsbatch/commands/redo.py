@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
         find_key(project.manifest.api, os.environ, Path())  # without one nothing is to be recorded either
     if verdict.new:
         anyio.run(_record, project, verdict)
-    stays = f"the new samples that are still to come stay asked for: `rsbatch run {command_words(args)}` buys them, too"
+    command = command_words(args, project.manifest)
+    stays = f"the new samples that are still to come stay asked for: `rsbatch run {command}` buys them, too"
     return run_command.execute(args, project, pending=stays)
 
 

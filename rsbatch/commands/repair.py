@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         rebuild = _rebuild(project, found, sidecars)
         kept = replace_ledger(path, b"".join(rebuild.lines))
-    _tell(args, path, kept, found, rebuild)
+    _tell(command_words(args, project.manifest), path, kept, found, rebuild)
     return 0
 
 
@@ -112,7 +112,7 @@ def _unseen(project: Project, state: LedgerState) -> list[tuple[str, str]]:
     return [(task.id, task.key) for task in project.manifest.tasks([]) if matcher.of(task) is None]
 
 
-def _tell(args: argparse.Namespace, path: Path, kept: Path | None, found: Salvage, rebuild: Rebuild) -> None:
+def _tell(words: str, path: Path, kept: Path | None, found: Salvage, rebuild: Rebuild) -> None:
     for problem in found.problems[:20]:
         say(f"damaged: {problem}")
     if len(found.problems) > 20:
@@ -125,7 +125,6 @@ def _tell(args: argparse.Namespace, path: Path, kept: Path | None, found: Salvag
         f"{sum(h.out for h in rebuild.state.histories())} with a job that is still out, "
         f"{states.count(State.HELD)} held"
     )
-    words = command_words(args)
     if State.HELD in states:
         say(
             f"held tasks may have been submitted by a record that is lost. Compare them with the provider's records, "

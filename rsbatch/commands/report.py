@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the page and print where it is; gives the exit code."""
     project = project_of(args)
     out = args.out if args.out is not None else project.folder / PAGE
-    writer = Writer(project, out, command_words(args))
+    writer = Writer(project, out, command_words(args, project.manifest))
     count = writer.write()
     if not (project.folder / NAME).exists():
         sys.stderr.write(f"there is no ledger in {project.folder} yet: the page shows what the manifest asks for\n")

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         "not_sent": "counted as never sent; the next run submits it",
         "resubmit": "the next run submits it again",
     }[_how(args)]
-    say(f"{args.task}: {what}: rsbatch run {command_words(args)}")
+    say(f"{args.task}: {what}: rsbatch run {command_words(args, project.manifest)}")
     return 0
 
 

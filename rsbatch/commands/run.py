@@ -95,7 +95,7 @@ def execute(args: argparse.Namespace, project: Project, pending: str = "") -> in
         observer.close()
     if metrics is not None:
         metrics.ended(result)
-    lines = in_words(result, command_words(args), run_words(args))
+    lines = in_words(result, command_words(args, project.manifest), run_words(args, project.manifest))
     if pending and result.selected[Category.PENDING]:
         lines.append(pending)
     lines.append(f"images: {project.folder}")
@@ -134,9 +134,11 @@ def _report(args: argparse.Namespace, project: Project) -> str:
 
     out = project.folder / PAGE
     try:
-        Writer(project, out, command_words(args)).write()
+        Writer(project, out, command_words(args, project.manifest)).write()
     except RsbatchError as exc:
         return f"no report: {exc}"
+    except KeyboardInterrupt:  # its signals are no longer the run's
+        return f"no report: interrupted; to write it: rsbatch report {command_words(args, project.manifest)}"
     return f"report: {out}"
 
 

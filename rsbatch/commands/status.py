@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(look.as_json(project))
     else:
-        for line in look.lines(project, command_words(args)):
+        for line in look.lines(project, command_words(args, project.manifest)):
             say(line)
     return 0
 
@@ -192,12 +192,12 @@ def _shower(args: argparse.Namespace, project: Project) -> Callable[[Look], None
         return as_log
     from rsbatch.progress.screen import Screen, safe
 
-    screen, command = Screen(sys.stdout), command_words(args)
+    screen, command = Screen(sys.stdout), command_words(args, project.manifest)
 
     def on_screen(look: Look) -> None:
         lines = safe([*look.lines(project, command)])
         if look.over:
-            screen.draw(lines)
+            screen.draw(lines, last=True)  # what is to be done must not be cut
         else:
             snapshot = look.snapshot(time.time())
             head = screen.bar(snapshot) if look.state.runs else "no run yet"

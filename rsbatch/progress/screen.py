@@ -24,13 +24,14 @@ class Screen:
         self._stream = stream
         self._drawn = 0
 
-    def draw(self, lines: list[str]) -> None:
-        """Put these lines in the place of the last ones, cut to the terminal's size."""
+    def draw(self, lines: list[str], *, last: bool = False) -> None:
+        """Put these lines in the place of the last ones, cut to the terminal's size; whole for the last time."""
         columns, rows = columns_of(self._stream), rows_of(self._stream)
-        if len(lines) >= rows:
-            lines = [*lines[: rows - 2], "…"]
+        if not last:
+            lines = [disp_trim(line, columns - 1) for line in lines]
+            lines = [*lines[: rows - 2], "…"] if len(lines) >= rows else lines
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        self._stream.write(f"{up}\r\x1b[J" + "".join(f"{disp_trim(line, columns - 1)}\n" for line in lines))
+        self._stream.write(f"{up}\r\x1b[J" + "".join(f"{line}\n" for line in lines))
         self._stream.flush()
         self._drawn = len(lines)
 

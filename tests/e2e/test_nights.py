@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -146,3 +147,29 @@ def test_every_line_of_a_json_log_is_an_object(project: Project) -> None:
     project.write("version: 1\ntasks: [{id: a, prompt: x}, {id: b, prompt: x}]\n")
     dry = project("run", "manifest.yaml", *json_log, "--dry-run")
     assert "the same request under several ids" in json.loads(dry.err)["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "dated"),
+    [
+        ("tasks: [{id: a, prompt: x}]\noutput: {dir: 'out/{{ run.date }}'}", True),
+        ("tasks: [{id: a, prompt: 'of {{ run.date }}'}]", True),
+        ('tasks: [{id: a, prompt: x, extra_body: \'{"seed": "{{ run.date }}"}\'}]', True),
+        ("tasks: [{id: a, prompt_file: dated.md}]", True),
+        ("tasks: [{prompt_file: '{{ f }}.md', matrix: {f: [dated, plain]}}]", True),
+        ("tasks: [{id: a, prompt_file: plain.md}]", False),
+        ("tasks: [{id: a, prompt: run}]", False),
+    ],
+)
+def test_what_a_run_says_to_do_next_is_meant_for_its_day(project: Project, text: str, dated: bool) -> None:
+    """Read in the morning, a hint without the date would buy the new day's images, or settle its tasks."""
+    (project.folder / "dated.md").write_text("of {{ run.date }}")
+    (project.folder / "plain.md").write_text("plain")
+    project.write(f"version: 1\n{text}\nprices: [{{usd: 1}}]\nrun: {{budget: 0.5}}\n")
+    days = [datetime.now(UTC).date()]
+    stopped = project("run", "manifest.yaml", "--simulate", "--report")
+    days.append(datetime.now(UTC).date())  # a test may be run at midnight
+    said = stopped.out.partition("run again: rsbatch run manifest.yaml --simulate")[2].partition("\n")[0]
+    assert said in ({f" --date {day}" for day in days} if dated else {""})
+    page = next(Path(line.removeprefix("report: ")) for line in stopped.out.splitlines() if line.startswith("report: "))
+    assert f"rsbatch redo manifest.yaml --simulate{said} --from rejects.json" in page.read_text("utf-8")

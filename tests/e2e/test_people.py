@@ -233,6 +233,23 @@ def test_a_key_that_stands_in_dotenv_alone_is_told_nowhere(project: Project) -> 
     assert secret not in done.out + done.err
 
 
+@pytest.mark.parametrize("module", ["yaml", "PIL"])
+def test_ctrl_c_at_any_moment_is_no_traceback(project: Project, tmp_path: Path, module: str) -> None:
+    """It comes while modules are imported: at the start, and when all is saved and the page is to be written."""
+    project.write("version: 1\ndefaults: {size: 64x64}\ntasks: [{id: a, prompt: x}]\n")
+    assert project("run", "manifest.yaml", "--simulate").code == 0
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub" / f"{module}.py").write_text("raise KeyboardInterrupt\n")
+    project.env["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "stub"), project.env.get("PYTHONPATH", "")])
+    done = project("run", "manifest.yaml", "--simulate", "--report", "--json")
+    assert "Traceback" not in done.err
+    if module == "yaml":
+        assert (done.code, done.out) == (130, "")
+        return
+    assert (done.code, done.summary["tasks"]["saved"]) == (0, 1)
+    assert "no report: interrupted; to write it: rsbatch report manifest.yaml --simulate" in done.err
+
+
 def test_a_working_directory_that_was_deleted(project: Project, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     project.write(many("http://127.0.0.1:9", 1))

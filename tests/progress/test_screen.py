@@ -13,15 +13,15 @@ from rsbatch.progress.interface import Snapshot
 from rsbatch.progress.screen import Screen, rows_of, safe
 
 
-def drawn(columns: int, rows: int, *frames: list[str]) -> list[str]:
-    """What a terminal of this size is sent for each frame."""
+def drawn(columns: int, rows: int, *frames: list[str], last: bool = False) -> list[str]:
+    """What a terminal of this size is sent for each frame, with `last` for the last one."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     sent = []
     with os.fdopen(theirs, "w") as stream:
         screen = Screen(stream)
-        for frame in frames:
-            screen.draw(frame)
+        for number, frame in enumerate(frames, 1):
+            screen.draw(frame, last=last and number == len(frames))
             sent.append(os.read(ours, 65536).decode().replace("\r\n", "\n"))
     os.close(ours)
     return sent
@@ -38,6 +38,11 @@ def test_a_frame_fits_whatever_the_size() -> None:
     (frame,) = drawn(20, 5, ["x" * 50, "橘猫" * 20, "c", "d", "e", "f"])
     lines = frame.removeprefix("\r\x1b[J").splitlines()
     assert lines == ["x" * 19, "橘猫" * 4 + "橘", "c", "…"], "wide characters take two columns"
+
+
+def test_the_last_frame_is_whole() -> None:
+    long = ["rsbatch resolve " + "x" * 50, "c", "d", "e", "f"]
+    assert drawn(20, 5, ["a"], long, last=True)[1] == "\x1b[1A\r\x1b[J" + "\n".join(long) + "\n"
 
 
 def test_the_bar_is_that_of_a_run(busy: Snapshot) -> None:
