@@ -62,7 +62,8 @@ def check_place(out: Path) -> None:
         if not stat.S_ISREG(out.stat().st_mode):
             raise StoreError(f"cannot write {out}: it is a folder, a pipe or a device; name a file with --out")
         with out.open("rb") as file:
-            if GENERATOR.encode() not in file.read(500):
+            head = file.read(500)  # nothing at all is what a power cut leaves of a page
+            if head and GENERATOR.encode() not in head:
                 raise UsageError(f"{out} is there and is not a report of rsbatch; name another file with --out")
     except FileNotFoundError:
         pass

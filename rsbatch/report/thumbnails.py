@@ -80,7 +80,7 @@ class Thumbnails:
 
     def _write(self, original: Original) -> str:
         path = self.folder / f"{original.sha256[:32]}.webp"
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:  # a power cut leaves empty ones
             data = small(original.source)
             if data is None:
                 return ""

@@ -69,6 +69,19 @@ def test_a_page_elsewhere_leads_back_to_the_images(tmp_path: Path) -> None:
     assert (tmp_path / "pages" / href).resolve() == batch.output / "cat-ink-dawn-1.png"
 
 
+def test_what_a_power_cut_left_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thumbnails, "EMBEDDED", 3)
+    batch = Batch(tmp_path, GRID)
+    page = batch.output / "report.html"
+    for _ in range(2):
+        assert main(["report", str(batch.manifest)]) == 0
+        pictures = [page, *(batch.output / ".report").glob("*.webp")]
+        assert len(pictures) == 26
+        assert all(path.stat().st_size for path in pictures)
+        for path in pictures:
+            path.write_bytes(b"")
+
+
 def test_what_is_no_report_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     batch = Batch(tmp_path, GRID)
     before = batch.manifest.read_bytes()
