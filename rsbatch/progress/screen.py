@@ -31,7 +31,8 @@ class Screen:
             lines = [disp_trim(line, columns - 1) for line in lines]
             lines = [*lines[: rows - 2], "…"] if len(lines) >= rows else lines
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        self._stream.write(f"{up}\r\x1b[J" + "".join(f"{line}\n" for line in lines))
+        # Each line is cleared behind its text: to clear the screen first flickers, and tmux keeps what is cleared.
+        self._stream.write(f"{up}\r" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
         self._stream.flush()
         self._drawn = len(lines)
 

@@ -29,20 +29,20 @@ def drawn(columns: int, rows: int, *frames: list[str], last: bool = False) -> li
 
 def test_a_frame_takes_the_place_of_the_one_before() -> None:
     first, second, third = drawn(80, 24, ["a", "b", "c"], ["d"], ["e"])
-    assert first == "\r\x1b[Ja\nb\nc\n"
-    assert second == "\x1b[3A\r\x1b[Jd\n"
-    assert third == "\x1b[1A\r\x1b[Je\n"
+    assert first == "\ra\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J"
+    assert second == "\x1b[3A\rd\x1b[K\n\x1b[J"
+    assert third == "\x1b[1A\re\x1b[K\n\x1b[J"
 
 
 def test_a_frame_fits_whatever_the_size() -> None:
     (frame,) = drawn(20, 5, ["x" * 50, "橘猫" * 20, "c", "d", "e", "f"])
-    lines = frame.removeprefix("\r\x1b[J").splitlines()
-    assert lines == ["x" * 19, "橘猫" * 4 + "橘", "c", "…"], "wide characters take two columns"
+    lines = frame.removeprefix("\r").removesuffix("\x1b[J").split("\x1b[K\n")
+    assert lines[:-1] == ["x" * 19, "橘猫" * 4 + "橘", "c", "…"], "wide characters take two columns"
 
 
 def test_the_last_frame_is_whole() -> None:
     long = ["rsbatch resolve " + "x" * 50, "c", "d", "e", "f"]
-    assert drawn(20, 5, ["a"], long, last=True)[1] == "\x1b[1A\r\x1b[J" + "\n".join(long) + "\n"
+    assert drawn(20, 5, ["a"], long, last=True)[1] == "\x1b[1A\r" + "\x1b[K\n".join(long) + "\x1b[K\n\x1b[J"
 
 
 def test_the_bar_is_that_of_a_run(busy: Snapshot) -> None:
