@@ -1,7 +1,7 @@
 """One full pass over a manifest's tasks: counts them, and finds what only shows between tasks.
 
-Rule: a million tasks cost 24 MB: ids, paths and keys are held as 64-bit digests. Only if digests repeat does a
-second pass fetch the names and places of those tasks.
+Rule: a million tasks cost 14 MB: ids, paths and keys are held as digests. Only if digests repeat does a second pass
+fetch the names and places of those tasks.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ SHOWN_PROBLEMS: Final = 100
 _SHOWN_TWINS: Final = 3
 _SHOWN_GROUPS: Final = 10
 _SHOWN_IDS: Final = 5
-_BUCKETS: Final = 64
-_MASK: Final = 2**64 - 1
+_BITS: Final = 44
+"""Of a digest: among a million different texts two share one by chance in 3% of cases: a second pass, no more."""
+_LOW: Final = 2**32 - 1
 _MOST_TWINS: Final = 1000
 
 
@@ -32,40 +33,36 @@ _MOST_TWINS: Final = 1000
 class Checked:
     """What a full pass found: how many tasks there are, and equal requests under different ids.
 
-    `same_key_groups` are the ids of tasks with one key, the first few groups and ids; `same_key_tasks` is how many
-    tasks repeat the key of another.
+    `same_key_groups` are the ids of tasks with one key, the first few groups and ids.
     """
 
     total: int
     same_key_groups: tuple[tuple[str, ...], ...]
-    same_key_tasks: int
 
 
 class _Digests:
-    """Many 64-bit numbers, of which the repeated ones are wanted."""
+    """Many numbers of `_BITS` bits, of which the repeated ones are wanted; four bytes each, the rest is the bucket."""
 
     def __init__(self) -> None:
-        self.buckets = [array("Q") for _ in range(_BUCKETS)]
+        self.buckets = [array("I") for _ in range(2**_BITS >> 32)]
 
     def add(self, digest: int) -> None:
-        self.buckets[digest % _BUCKETS].append(digest)
+        self.buckets[digest >> 32].append(digest & _LOW)
 
-    def repeated(self) -> tuple[set[int], int]:
-        """Give repeated numbers, at most `_MOST_TWINS`, and how many repetitions there are in all."""
+    def repeated(self) -> set[int]:
+        """Give repeated numbers, at most `_MOST_TWINS`."""
         found: set[int] = set()
-        count = 0
         while self.buckets:
             ordered = sorted(self.buckets.pop())
             for left, right in itertools.pairwise(ordered):
-                if left == right:
-                    count += 1
-                    if len(found) < _MOST_TWINS:
-                        found.add(left)
-        return found, count
+                if left == right and len(found) < _MOST_TWINS:
+                    found.add(len(self.buckets) << 32 | left)
+        return found
 
 
 def _digests(task: Task) -> tuple[int, int, int]:
-    return hash(task.id) & _MASK, hash(path_fold(task.path)) & _MASK, int(task.key[:16], 16)
+    mask = 2**_BITS - 1
+    return hash(task.id) & mask, hash(path_fold(task.path)) & mask, int(task.key[: _BITS // 4], 16)
 
 
 def check(manifest: Manifest, visit: Callable[[Task], None] | None = None) -> Checked:
@@ -94,7 +91,7 @@ def survey(
         keys.add(key_digest)
         if visit is not None:
             visit(task)
-    (twin_ids, _), (twin_paths, _), (twin_keys, same_key_tasks) = ids.repeated(), paths.repeated(), keys.repeated()
+    twin_ids, twin_paths, twin_keys = ids.repeated(), paths.repeated(), keys.repeated()
     groups: tuple[tuple[str, ...], ...] = ()
     if twin_ids or twin_paths or twin_keys:
         twins = _Twins(manifest)
@@ -106,7 +103,7 @@ def survey(
                 twins.group(task)
         problems += twins.problems()
         groups = twins.groups()
-    return Checked(total, groups, same_key_tasks), problems
+    return Checked(total, groups), problems
 
 
 class _Twins:

@@ -17,11 +17,10 @@ def test_checked(folder: Folder) -> None:
     text += "{id: d, prompt: y}]"
     checked = folder.checked(text)
     assert checked.total == 5
-    assert checked.same_key_tasks == 3
     assert checked.same_key_groups[0][:2] == ("a", "c")
     assert checked.same_key_groups[1] == ("b", "d")
     assert folder.tasks(text)[0].id == "a"
-    assert folder.checked("version: 1\ntasks: [{id: a, prompt: x}]") == Checked(1, (), 0)
+    assert folder.checked("version: 1\ntasks: [{id: a, prompt: x}]") == Checked(1, ())
 
 
 @pytest.mark.parametrize(
@@ -87,17 +86,20 @@ def test_no_task_at_all(folder: Folder) -> None:
 
 
 MEASURE = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from rsbatch.manifest.check import check
 from rsbatch.manifest.load import load_manifest
+def peak():  # not ru_maxrss, which begins with that of the process that starts this one
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 manifest = load_manifest(Path(sys.argv[1]))
 next(manifest.tasks([]))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(check(manifest).total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+before = peak()
+print(check(manifest).total, peak() - before)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc, which is not here")
 @pytest.mark.slow
 def test_many_tasks_cost_little_memory(folder: Folder) -> None:
     numbers = list(range(450))
@@ -111,4 +113,4 @@ def test_many_tasks_cost_little_memory(folder: Folder) -> None:
     ).stdout  # fmt: skip
     total, kilobytes = map(int, output.split())
     assert total == 202_500
-    assert kilobytes < 202_500 * 60 / 1000
+    assert 1000 < kilobytes < 202_500 * 30 / 1000
