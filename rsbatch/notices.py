@@ -44,4 +44,4 @@ def is_unfinished(state: LedgerState) -> bool:
         return True
     if state.last_run_ended.get("exit_code") not in (0, 1):
         return True
-    return any(h.out or h.state is State.SUBMITTING for h in state.histories())
+    return any(h.out or h.state is State.SUBMITTING for h in state.unsettled())

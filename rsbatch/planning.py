@@ -55,6 +55,21 @@ class Planned:
         return self.task.usd if self.action is Action.SUBMIT else Decimal(0)
 
 
+class _Numbers:
+    """A set of numbers, of which there may be millions: a bit each."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def add(self, number: int) -> None:
+        if number >> 3 >= len(self._bits):
+            self._bits.extend(bytes((number >> 3) + 1 - len(self._bits)))
+        self._bits[number >> 3] |= 1 << (number & 7)
+
+    def __contains__(self, number: int) -> bool:
+        return number >> 3 < len(self._bits) and bool(self._bits[number >> 3] >> (number & 7) & 1)
+
+
 class Matcher:
     """Gives each task of a manifest its history.
 
@@ -64,7 +79,7 @@ class Matcher:
 
     def __init__(self, state: LedgerState) -> None:
         self._state = state
-        self._claimed: set[History] = set()
+        self._claimed = _Numbers()  # by `since`, of which no two histories have the same
         self._seeking: list[tuple[str, str, str]] = []
         self._paths: dict[History, str] = {}
         self._renames: dict[tuple[str, str], History] = {}
@@ -73,10 +88,12 @@ class Matcher:
     def visit(self, task: Task) -> None:
         """Take in one task of the manifest."""
         self.total += 1
-        history = self._state.get(task.id, task.key)
-        if history is not None:
-            self._claimed.add(history)
-            if history.out:
+        found = self._state.find(task.id, task.key)
+        if found is not None:
+            since, out = found
+            self._claimed.add(since)
+            history = self._state.get(task.id, task.key) if out else None
+            if history is not None:
                 self._paths[history] = task.path
         elif self._state.of_key(task.key):
             self._seeking.append((task.id, task.key, task.path))
@@ -88,9 +105,9 @@ class Matcher:
         """
         seeking, self._seeking = self._seeking, []
         for task, key, path in seeking:
-            free = next((h for h in self._state.of_key(key) if h not in self._claimed), None)
+            free = next((h for h in self._state.of_key(key) if h.since not in self._claimed), None)
             if free is not None:
-                self._claimed.add(free)
+                self._claimed.add(free.since)
                 self._renames[task, key] = free
                 if free.out:
                     self._paths[free] = path
@@ -102,11 +119,11 @@ class Matcher:
 
     def owns(self, history: History) -> bool:
         """Tell if a task of the manifest has this history; if not it is orphaned."""
-        return history in self._claimed
+        return history.since in self._claimed
 
     def adopt(self, history: History) -> None:
         """Take in that a new history is of a task of the manifest."""
-        self._claimed.add(history)
+        self._claimed.add(history.since)
 
     def path_of(self, history: History) -> str:
         """Where the image of a job that is out goes: by the manifest of today, else as recorded, else by its id."""
@@ -266,4 +283,4 @@ def category(state: State | None) -> Category:
 
 def unfinished(state: LedgerState) -> Iterator[History]:
     """Histories whose last record is an intent: a crash came before the answer was recorded."""
-    return (h for h in state.histories() if h.state is State.SUBMITTING)
+    return (h for h in state.unsettled() if h.state is State.SUBMITTING)

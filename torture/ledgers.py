@@ -12,7 +12,7 @@ import io
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cache
 from random import Random
@@ -33,6 +33,7 @@ BASES = 64
 """How many ledgers are mutated; each is drawn from its number."""
 
 _JOBS_IN = {"submitted", "generated", "downloaded", "saved", "parked", "resolved"}
+_FIELDS = [field.name for field in fields(History)]
 _HOW = {Event.ATTACHED: "attached", Event.NOT_SENT: "not_sent", Event.RESUBMIT: "resubmit"}
 
 
@@ -47,7 +48,7 @@ class Base:
 
 def snapshot(state: LedgerState) -> Any:
     """Give all that a state says, for comparing."""
-    histories = [tuple(getattr(h, name) for name in History.__slots__) for h in state.histories()]
+    histories = [tuple(getattr(h, name) for name in _FIELDS) for h in state.histories()]
     spend = (tuple(state.spend.usd.items()), tuple(state.spend.unpriced.items()))
     jobs = tuple(sorted((job, h.task, h.key) for job, h in state.jobs().items()))
     owners = tuple((path, h.task, h.key) for path, h in state._owners.items())

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -72,23 +72,31 @@ class Look:
         state = project.read_state()
         matcher, _, _ = match(with_redos(project, state), state, buying=False)
         live = live and not state.ended
-        mine = [h for h in state.histories() if matcher.owns(h)]
-        groups: defaultdict[Category, list[History]] = defaultdict(list)
-        for history in mine:
+        counts: Counter[Category] = Counter()
+        errors: Counter[tuple[str, str]] = Counter()
+        held, undelivered, mine = [], 0, 0
+        for history in state.histories():  # a million may not be held at once
+            if not matcher.owns(history):
+                continue
+            mine += 1
             sending = live and history.state is State.SUBMITTING
-            groups[Category.PENDING if sending else category(history.state)].append(history)
-        counts = Counter({c: len(of) for c, of in groups.items()})
-        counts[Category.PENDING] += matcher.total - len(mine)
-        errors = Counter((h.code, h.message) for h in groups[Category.FAILED])
+            kind = Category.PENDING if sending else category(history.state)
+            counts[kind] += 1
+            if kind is Category.FAILED:
+                errors[history.code, history.message] += 1
+            elif kind is Category.HELD:
+                held.append(history)
+            undelivered += history.state is State.FAILED_DOWNLOAD
+        counts[Category.PENDING] += matcher.total - mine
         return cls(
             state=state,
             total=matcher.total,
-            orphaned=len(state) - len(mine),
+            orphaned=len(state) - mine,
             counts=counts,
             errors=errors.most_common(SHOWN),
-            undelivered=sum(h.state is State.FAILED_DOWNLOAD for h in mine),
-            held=groups[Category.HELD],
-            out=[h for h in state.histories() if h.out],
+            undelivered=undelivered,
+            held=held,
+            out=list(state.jobs_out()),
         )
 
     @property

@@ -14,6 +14,7 @@ import os
 import shlex
 import stat
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -23,6 +24,7 @@ from typing import BinaryIO
 
 from rsbatch.disk import REAL, FileSystem, exists, make_folders, release, remove, sync_folder, sync_names, write_all
 from rsbatch.errors import LedgerBusy, StoreError
+from rsbatch.ledger.large import LargeState
 from rsbatch.ledger.records import UNDER_REPAIR
 from rsbatch.ledger.replay import Replayed, replay
 from rsbatch.ledger.rescue import Merged, merge
@@ -175,23 +177,51 @@ def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, L
     return LocalLedgerFile(folder, fd, size, fs), replayed.state, "; ".join(filter(None, said))
 
 
-def read_ledger(folder: Path, fs: FileSystem = REAL) -> LedgerState:
+LARGE = 64 * 1024 * 1024
+"""Bytes, from which on a ledger that is only read is held as places in it; before it there is little to gain."""
+
+
+def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> LedgerState:
     """Read the ledger in `folder` without a lock, while a run may be writing it; empty where there is none.
 
-    Rescued records are counted as the next open will take them in. Raises LedgerDamaged or StoreError.
+    Rescued records are counted as the next open will take them in. Raises LedgerDamaged or StoreError. From `large`
+    bytes on a history is read from the file when it is asked for, which raises StoreError.
     """
     path = folder / NAME
     try:
         rescued = _read_rescue(fs, folder)
         with _reader(fs, path) as file, reading(file, "reading the ledger") as told:
-            replayed = replay(told, str(path))
+            state = LedgerState() if file.seek(0, os.SEEK_END) < large else LargeState(_Lines(path, fs))
+            file.seek(0)
+            replayed = replay(told, str(path), state)
     except FileNotFoundError:
         return LedgerState()
     except OSError as exc:
         raise _store_error("read", path, exc) from exc
+    if isinstance(state, LargeState):
+        state.keep_all()
     if rescued is not None:
         merge(replayed.state, rescued, replayed.end)
     return replayed.state
+
+
+class _Lines:
+    """The lines of a file by where they begin, in bytes; it is opened for the first, and closed with this object."""
+
+    def __init__(self, path: Path, fs: FileSystem) -> None:
+        self._path, self._fs = path, fs
+        self._file: BinaryIO | None = None
+
+    def __call__(self, offset: int) -> bytes:
+        """Give the line without its newline. Raises StoreError."""
+        try:
+            if self._file is None:
+                self._file = _reader(self._fs, self._path)
+                weakref.finalize(self, self._file.close)
+            self._file.seek(offset)
+            return self._file.readline().removesuffix(b"\n")
+        except OSError as exc:
+            raise _store_error("read", self._path, exc) from exc
 
 
 def stamp_of(folder: Path) -> tuple[int, int, int] | None:

@@ -52,9 +52,10 @@ def records(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
 
 
 @collector_off()
-def replay(file: BinaryIO, path: str) -> Replayed:
-    """Fold all records; raises LedgerDamaged."""
-    state, last, at, kind, torn = LedgerState(), 0, 0, "", b""
+def replay(file: BinaryIO, path: str, state: LedgerState | None = None) -> Replayed:
+    """Fold all records, into `state` if one is given; raises LedgerDamaged."""
+    state = LedgerState() if state is None else state
+    last, at, kind, torn = 0, 0, "", b""
     for number, line in enumerate(lines(file), 1):
         if not line.endswith(b"\n"):
             torn = line

@@ -36,7 +36,7 @@ class Bucket(StrEnum):
     OUT = "out"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class History:
     """What the ledger knows of one (id, key). Only the fold changes it.
 
@@ -137,12 +137,24 @@ class LedgerState:
             return self._by_key.values()  # type: ignore[return-value]  # all are alone with their keys
         return sorted((h for key in self._by_key for h in self._of_key(key)), key=_SINCE)
 
+    def unsettled(self) -> Iterable[History]:
+        """Every history to which a run may have something to do, oldest first; saved ones may be among them."""
+        return self.histories()
+
+    def find(self, task: str, key: str) -> tuple[int, bool] | None:
+        """Give `since` of the history of exactly this id and key, and whether its job is out."""
+        found = self.get(task, key)
+        return None if found is None else (found.since, found.out)
+
     def get(self, task: str, key: str) -> History | None:
         """Give the history of exactly this id and key."""
         found = self._by_key.get(key)
         if isinstance(found, dict):
             return found.get(task)
         return found if found is not None and found.task == task else None
+
+    _held = get
+    """The same, of a history that is about to change."""
 
     def of_key(self, key: str) -> list[History]:
         """All histories of a key, oldest first."""
@@ -176,7 +188,7 @@ class LedgerState:
 
     def jobs_out(self) -> Iterator[History]:
         """Histories with a job whose image is not saved yet, oldest first."""
-        return (h for h in self.histories() if h.out)
+        return (h for h in self.unsettled() if h.out)
 
     # the fold
 
@@ -222,15 +234,16 @@ class LedgerState:
         elif kind == "repaired":
             self.repaired_at = seconds_of(value["ts"])
 
-    def _step(self, event: Event, value: Mapping[str, Any], at: int) -> None:
+    def _step(self, event: Event, value: Mapping[str, Any], at: int) -> History:
         task, key = _ident(value)
-        found = self.get(task, key)
+        found = self._held(task, key)
         state = advance(found.state if found else None, event)
         history = found or History(task, key, value["seq"])
         _TAKE_IN[event](self, history, value, at)  # each reads all that it needs before it changes anything
         history.state = state
         if found is None:
             self._add(history)
+        return history
 
     def _add(self, history: History) -> None:
         self._count += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
@@ -140,9 +141,12 @@ def at(state: State | None, name: str = "cat", **more: Any) -> Book:
     return Book().put(started(), *(Steps(name, **more).to(state) if state is not None else []))
 
 
+FIELDS = [field.name for field in fields(History)]
+
+
 def snapshot(state: LedgerState) -> Any:
     """All that a state says, for comparing."""
-    histories = [{name: getattr(h, name) for name in History.__slots__} for h in state.histories()]
+    histories = [{name: getattr(h, name) for name in FIELDS} for h in state.histories()]
     spend = (dict(state.spend.usd), dict(state.spend.unpriced))
     names = (state.service, state.name, state.runs, state.ended)
     jobs = {job: (h.task, h.key) for job, h in state.jobs().items()}

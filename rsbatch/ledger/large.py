@@ -1,0 +1,274 @@
+"""What a large ledger says, for reading: the history of a saved image is held as the places of its lines.
+
+Rule: for commands that look (`plan`, `status`, `report`), which never write the ledger. A history with the plain five
+records (`submitting`, `submitted`, `generated`, `downloaded`, `saved`) is three places in the file and what finds
+them, 90 bytes in all instead of a thousand; it is made again, by the same fold, when it is asked for. Any other
+history is held as `LedgerState` holds it, and so is one to which something happens later.
+
+While anybody holds a history, to ask for it again gives the same object.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from operator import attrgetter
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from rsbatch.errors import StoreError
+from rsbatch.ledger.records import BadLine, decode
+from rsbatch.ledger.state import Bucket, History, LedgerState
+from rsbatch.lifecycle import Event, State
+
+_PLAIN: Final = [Event.SUBMITTING, Event.SUBMITTED, Event.GENERATED, Event.DOWNLOADED, Event.SAVED]
+_MASK: Final = 2**64 - 1
+_SINCE = attrgetter("since")
+
+
+class LargeState(LedgerState):
+    """A ledger's state whose plain saved histories are read again from `line_at`, which gives the line at a place.
+
+    `line_at` is asked for places of records that `apply` took in before `keep_all`. It raises StoreError, as do all
+    methods that give histories.
+    """
+
+    def __init__(self, line_at: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._line_at = line_at
+        self._rows = _Rows()
+        self._made: WeakValueDictionary[int, History] = WeakValueDictionary()
+        self._maker = LedgerState()
+        self._places: dict[int, list[int]] = {}  # of the lines of plain histories that are not saved yet, by `since`
+        self._keeps_all = False
+
+    def keep_all(self) -> None:
+        """From here on hold every history: the lines of further records cannot be read."""
+        self._keeps_all = True
+
+    # what can be asked
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._rows)
+
+    def histories(self) -> Iterable[History]:
+        """See `LedgerState`."""
+        rows = sorted(self._rows, key=self._rows.since.__getitem__)
+        return merge(map(self._history, rows), self.unsettled(), key=_SINCE)
+
+    def unsettled(self) -> Iterable[History]:
+        """See `LedgerState`."""
+        return sorted(super().histories(), key=_SINCE)  # what is held again comes last
+
+    def find(self, task: str, key: str) -> tuple[int, bool] | None:
+        """See `LedgerState`; by the two names' hashes of 64 bits, without reading."""
+        held = super().get(task, key)
+        if held is not None:
+            return held.since, held.out
+        row = self._rows.find(task, key)
+        return None if row is None else (self._rows.since[row], False)
+
+    def get(self, task: str, key: str) -> History | None:
+        """See `LedgerState`."""
+        held = super().get(task, key)
+        if held is not None:
+            return held
+        row = self._rows.find(task, key)
+        return None if row is None else self._history(row)
+
+    def of_key(self, key: str) -> list[History]:
+        """See `LedgerState`."""
+        read = map(self._history, self._rows.by_key.rows(hash(key) & _MASK))
+        return sorted([*super().of_key(key), *read], key=_SINCE)
+
+    def of_id(self, task: str) -> list[History]:
+        """See `LedgerState`."""
+        if self._by_id is None:
+            self._by_id = {}
+            for history in self.unsettled():
+                self._by_id.setdefault(history.task, []).append(history)
+        read = map(self._history, self._rows.of_task(task))
+        return sorted([*self._by_id.get(task, ()), *read], key=_SINCE)
+
+    def owner_of(self, path: str) -> History | None:
+        """See `LedgerState`."""
+        held = super().owner_of(path)
+        row = None if held is not None else self._row_of(path)
+        return held if row is None else self._history(row)
+
+    def _row_of(self, path: str) -> int | None:
+        rows = self._rows.by_path.rows(hash(path) & _MASK)
+        return rows[0] if rows else None
+
+    def _history(self, row: int) -> History:
+        """Make the history of a row from its lines."""
+        made = self._made.get(row)
+        if made is None:
+            made = self._made[row] = self._read(row)
+        return made
+
+    def _read(self, row: int) -> History:
+        rows, maker = self._rows, self._maker
+        try:
+            intent, job, end = (decode(self._line_at(places[row])) for places in rows.places)
+            history = History(end["task"], end["key"], intent["seq"])
+            if rows.find(history.task, history.key) != row or history.since != rows.since[row]:
+                raise BadLine("another task")
+            maker._submitting(history, intent, rows.places[0][row])
+            maker._attached(history, job, rows.places[1][row])
+            maker._charge(history, Bucket.DELIVERED)
+            maker._saved(history, end, rows.places[2][row])
+        except (BadLine, LookupError, TypeError, ValueError, ArithmeticError):
+            raise StoreError("the ledger was replaced while it was read; run the command again") from None
+        maker._owners.clear()
+        history.state = State.SAVED
+        return history
+
+    # the fold
+
+    def _apply(self, value: Mapping[str, Any]) -> None:
+        kind = value["type"]
+        if kind in {"renamed", "moved"}:
+            name = value["from"] if kind == "renamed" else value["task"]
+            self._hold(self._rows.find(str(name), str(value["key"])))
+        if kind == "moved":
+            self._hold(self._row_of(str(value["to"])))
+        super()._apply(value)
+
+    def _held(self, task: str, key: str) -> History | None:
+        held = super().get(task, key)
+        return held if held is not None else self._hold(self._rows.find(task, key))
+
+    def _step(self, event: Event, value: Mapping[str, Any], at: int) -> History:
+        history = super()._step(event, value, at)
+        if event is Event.SAVED:
+            for file in value["files"]:
+                row = self._row_of(file["path"])
+                if row is not None:  # two of one path are held: who owns it may change again
+                    self._hold(row)
+                    self._owners[file["path"]] = history
+        if not self._keeps_all:
+            self._follow(history, event, value, at)
+        return history
+
+    def _follow(self, history: History, event: Event, value: Mapping[str, Any], at: int) -> None:
+        """Take down where a plain history's lines are, and let go of it once it is saved."""
+        since = history.since
+        places = self._places.get(since)
+        if places is None:
+            if event is Event.SUBMITTING and since == value["seq"]:
+                self._places[since] = [at]
+        elif event is not _PLAIN[len(places)]:
+            del self._places[since]
+        else:
+            places.append(at)
+            if event is Event.SAVED:
+                del self._places[since]
+                self._settle(history, value["files"], places)
+
+    def _settle(self, history: History, files: Sequence[Mapping[str, Any]], places: list[int]) -> None:
+        """Hold a history as a row, if it is alone with its key and has one file, and no index was asked for yet."""
+        if len(files) != 1 or self._by_key.get(history.key) is not history:
+            return
+        if self._by_id is not None or self._by_job is not None:
+            return
+        path = files[0]["path"]
+        del self._by_key[history.key], self._owners[path]
+        self._count -= 1
+        self._rows.add(history, path, places)
+
+    def _hold(self, row: int | None) -> History | None:
+        """Hold the history of a row as an object again: something happens to it."""
+        if row is None:
+            return None
+        history = self._history(row)
+        self._rows.drop(row)
+        self._add(history)
+        for file in history.files:
+            self._owners[file.path] = history
+        return history
+
+
+class _Rows:
+    """Histories as numbers: hashes of what finds them, and where their lines are."""
+
+    def __init__(self) -> None:
+        self.since = array("Q")
+        self.places = (array("Q"), array("Q"), array("Q"))
+        """Where the lines `submitting`, `submitted` and `saved` begin, in bytes."""
+        self.dropped: set[int] = set()
+        self._keys, self._tasks, self._paths = array("Q"), array("Q"), array("Q")
+        self.by_key = _Index(self._keys, self.dropped)
+        self.by_path = _Index(self._paths, self.dropped)
+        self._by_task: _Index | None = None
+
+    def __len__(self) -> int:
+        return len(self.since) - len(self.dropped)
+
+    def __iter__(self) -> Iterator[int]:
+        return (row for row in range(len(self.since)) if row not in self.dropped)
+
+    def add(self, history: History, path: str, places: Sequence[int]) -> None:
+        """Take in a history, by the places of its five lines."""
+        self.since.append(history.since)
+        for column, place in zip(self.places, (places[0], places[1], places[4]), strict=True):
+            column.append(place)
+        self._tasks.append(hash(history.task) & _MASK)
+        self._keys.append(hash(history.key) & _MASK)
+        self._paths.append(hash(path) & _MASK)
+        self.by_key.catch_up()
+        self.by_path.catch_up()
+
+    def drop(self, row: int) -> None:
+        """Forget a row."""
+        self.dropped.add(row)
+
+    def find(self, task: str, key: str) -> int | None:
+        """Give the row of exactly this id and key."""
+        for row in self.by_key.rows(hash(key) & _MASK):
+            if self._tasks[row] == hash(task) & _MASK:
+                return row
+        return None
+
+    def of_task(self, task: str) -> list[int]:
+        """Give the rows of an id."""
+        if self._by_task is None:
+            self._by_task = _Index(self._tasks, self.dropped)
+        self._by_task.catch_up()
+        return self._by_task.rows(hash(task) & _MASK)
+
+
+class _Index:
+    """Finds rows by their numbers of 64 bits: a table with open addressing, four bytes a place, half of them free."""
+
+    def __init__(self, numbers: array[int], dropped: set[int]) -> None:
+        self._numbers, self._dropped = numbers, dropped
+        self._table = array("I", bytes(4 * 1024))
+        self._taken = 0
+
+    def catch_up(self) -> None:
+        """Take in the numbers that are new at the end."""
+        if 2 * len(self._numbers) > len(self._table):
+            self._table = array("I", bytes(8 * len(self._table)))
+            while 2 * len(self._numbers) > len(self._table):
+                self._table *= 2
+            self._taken = 0
+        table, last = self._table, len(self._table) - 1
+        for row in range(self._taken, len(self._numbers)):
+            at = self._numbers[row] & last
+            while table[at]:
+                at = (at + 1) & last
+            table[at] = row + 1
+        self._taken = len(self._numbers)
+
+    def rows(self, number: int) -> list[int]:
+        """Give the rows with this number."""
+        table, last = self._table, len(self._table) - 1
+        at = number & last
+        found = []
+        while row := table[at]:
+            if self._numbers[row - 1] == number and row - 1 not in self._dropped:
+                found.append(row - 1)
+            at = (at + 1) & last
+        return found

@@ -1,0 +1,303 @@
+"""A large ledger held as places in its file says what the same ledger says when all of it is held."""
+
+from __future__ import annotations
+
+import gc
+import io
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+import pytest
+from core_help import FIELDS, Book, Steps, at, key_of, saved_file, started, task
+
+from rsbatch.errors import StoreError
+from rsbatch.ledger import records
+from rsbatch.ledger.large import LargeState
+from rsbatch.ledger.records import BadLine, Record, encode
+from rsbatch.ledger.replay import replay
+from rsbatch.ledger.state import History, LedgerState
+from rsbatch.lifecycle import TRANSITIONS, Event, State
+from rsbatch.model import SavedFile
+from rsbatch.planning import Matcher
+
+NAMES = [f"t{n}" for n in range(6)]
+KEYS = [key_of(f"k{n}") for n in range(4)]
+PATHS = [f"{n}.png" for n in range(5)]
+
+
+class Two:
+    """The same records in a state that holds all, and in one that reads again; they must refuse the same ones."""
+
+    def __init__(self) -> None:
+        self.plain = LedgerState()
+        self.lines: dict[int, bytes] = {}
+        self.end = 0
+        self.read = 0
+        self.large = LargeState(self.line_at)
+
+    def line_at(self, place: int) -> bytes:
+        self.read += 1
+        return self.lines[place]
+
+    def put(self, *new: Record) -> bool:
+        for record in new:
+            line, value = encode(record, seq=self.plain.seq + 1, ts=1_780_000_000.0 + self.plain.seq, run="r")
+            said = []
+            for state in (self.plain, self.large):
+                try:
+                    state.apply(value, self.end)
+                except BadLine as exc:
+                    said.append(str(exc))
+            if said:
+                assert len(said) == 2
+                assert said[0] == said[1]
+                return False
+            self.lines[self.end] = line[:-1]
+            self.end += len(line)
+        return True
+
+    def same(self) -> None:
+        assert view(self.large) == view(self.plain)
+        assert {h.since for h in self.large.unsettled()} <= {h.since for h in self.plain.histories()}
+
+
+def told(history: History | None) -> Any:
+    return None if history is None else {name: getattr(history, name) for name in FIELDS}
+
+
+def view(state: LedgerState) -> Any:
+    """All that can be asked of a state."""
+    names, keys = [*NAMES, "none"], [*KEYS, *map(key_of, NAMES)]  # a task's own key, and some that are shared
+    return {
+        "histories": [told(h) for h in state.histories()],
+        "count": len(state),
+        "get": [told(state.get(name, key)) for name in names for key in keys],
+        "find": [state.find(name, key) for name in names for key in keys],
+        "keys": [[told(h) for h in state.of_key(key)] for key in keys],
+        "owners": {path: told(state.owner_of(path)) for path in paths(state)},
+        "out": [told(h) for h in state.jobs_out()],
+        "spend": (state.spend.usd, state.spend.unpriced, state.redos, state.seq),
+        # the last two make indexes: from then on nothing more is let go of
+        "ids": [[told(h) for h in state.of_id(name)] for name in names],
+        "jobs": {job: told(h) for job, h in state.jobs().items()},
+    }
+
+
+def paths(state: LedgerState) -> set[str]:
+    found = {file.path for h in state.histories() for file in h.files}
+    return found | {path for h in state.histories() for move in h.moves for path in move} | set(PATHS)
+
+
+def next_record(state: LedgerState, rng: Random) -> Record:
+    """Draw a record: mostly the next plain one of some task, sometimes any that could come, sometimes a wrong one."""
+    name = rng.choice(NAMES)
+    key = key_of(name) if rng.random() < 0.9 else rng.choice(KEYS[:2])
+    history = state.get(name, key)
+    was = history.state if history else None
+    draw = rng.random()
+    if draw < 0.06:
+        return records.renamed(name, key, from_=rng.choice(NAMES))
+    if draw < 0.14:
+        return records.moved(name, key, from_=rng.choice(PATHS), to=rng.choice(PATHS))
+    if draw < 0.18:
+        return records.redo(name, key, number=state.redos.get((name, key), 0) + 1)
+    plain = {
+        None: Event.SUBMITTING,
+        State.SUBMITTING: Event.SUBMITTED,
+        State.SUBMITTED: Event.GENERATED,
+        State.GENERATED: Event.DOWNLOADED,
+        State.DOWNLOADED: Event.SAVED,
+    }
+    event = plain.get(was) if rng.random() < 0.9 else None
+    event = event or rng.choice(list(TRANSITIONS[was]))
+    attempt, job = (history.attempt, history.job_id or "") if history else (0, "")
+    fresh = f"job-{state.seq}" if rng.random() < 0.95 else "job-1"
+    found = rng.sample(PATHS, 1 if rng.random() < 0.95 else 2)
+    files = [SavedFile(path, 100 + state.seq, f"{state.seq:064x}", "png", 4, 4) for path in found]
+    if event is Event.SAVED and history is not None and rng.random() < 0.9:
+        files = list(history.files)
+    usd = rng.choice((None, Decimal("0.0072")))
+    request = {"prompt": name} if attempt == 0 and rng.random() < 0.97 else None
+    how = {Event.ATTACHED: "attached", Event.NOT_SENT: "not_sent", Event.RESUBMIT: "resubmit"}
+    match event:
+        case Event.SUBMITTING:
+            return records.submitting(name, key, attempt=attempt + 1, request=request, usd=usd, path=f"{name}.x")
+        case Event.SUBMITTED:
+            return records.submitted(name, key, attempt=attempt, job_id=fresh, request_id="req")
+        case Event.NOT_SUBMITTED:
+            return records.not_submitted(name, key, attempt=attempt, reason="rate_limit", status=429)
+        case Event.IN_DOUBT:
+            return records.in_doubt(name, key, attempt=attempt, reason="reset")
+        case Event.GENERATED:
+            return records.generated(name, key, job_id=job, images=1, waited_s=31.5, queries=9)
+        case Event.DOWNLOADED:
+            return records.downloaded(name, key, job_id=job, files=files)
+        case Event.SAVED:
+            return records.saved(name, key, job_id=job, files=files)
+        case Event.PARKED:
+            return records.parked(name, key, job_id=job, waited_s=1800)
+        case Event.FAILED_SUBMIT | Event.FAILED_DOWNLOAD | Event.FAILED_FINAL:
+            stage = "submit" if event is Event.FAILED_SUBMIT else "download"
+            final = event is Event.FAILED_FINAL
+            return records.failed(name, key, stage=stage, final=final, code="c", message="why")
+    return records.resolved(name, key, how=how[event], job_id=fresh if event is Event.ATTACHED else None)
+
+
+def test_any_ledger_is_read_as_if_all_of_it_were_held() -> None:
+    settled = refused = held_again = 0
+    for seed in range(600):
+        rng = Random(seed)
+        two = Two()
+        two.put(started())
+        most = rows = 0
+        for _ in range(rng.randrange(20, 140)):
+            refused += not two.put(next_record(two.plain, rng))
+            asks = rng.randrange(200)
+            for state in (two.plain, two.large):  # what is asked makes an index, which is kept up from then on
+                if asks == 0:
+                    state.of_id("t1")
+                elif asks == 1:
+                    state.jobs()
+            rows = len(two.large) - len(list(two.large.unsettled()))
+            most = max(most, rows)
+            held_again += rows < most
+        settled += most
+        two.same()
+        for _ in range(60):  # with its indexes made
+            two.put(next_record(two.plain, rng))
+        two.same()
+    assert settled > 600, "hardly anything was let go of"
+    assert held_again > 200, "hardly anything was held again"
+    assert refused > 600, "hardly anything was refused"
+
+
+def plain(count: int) -> Two:
+    two = Two()
+    two.put(started())
+    for number in range(count):
+        file = saved_file(f"{number}.png")
+        two.put(*Steps(f"c{number}").to(State.SAVED)[:1])
+        steps = Steps(f"d{number}")
+        two.put(steps.submitting(request={}), steps.submitted(), steps.generated())
+        two.put(steps.downloaded(file), steps.saved(file))
+    return two
+
+
+def test_many() -> None:
+    two = plain(3000)  # more than the first table takes
+    assert len(list(two.large.unsettled())) == 3000
+    assert len(two.large) == 6000
+    for number in (0, 1, 511, 512, 513, 2047, 2048, 2999):
+        for name in (f"c{number}", f"d{number}", "other"):
+            assert told(two.large.get(name, key_of(name))) == told(two.plain.get(name, key_of(name)))
+            assert [told(h) for h in two.large.of_id(name)] == [told(h) for h in two.plain.of_id(name)]
+        assert told(two.large.owner_of(f"{number}.png")) == told(two.plain.owner_of(f"{number}.png"))
+
+
+def test_who_holds_a_history_is_given_it_again() -> None:
+    two = plain(2)
+    name, key = "d1", key_of("d1")
+    first = two.large.get(name, key)
+    assert two.large.owner_of("1.png") is first
+    assert next(h for h in two.large.histories() if h.task == name) is first
+    read = two.read
+    assert two.large.get(name, key) is first
+    assert two.read == read
+    del first
+    gc.collect()
+    assert told(two.large.get(name, key)) == told(two.plain.get(name, key))
+    assert two.read == read + 3
+
+
+def test_a_job_of_two_images_is_one_object_by_each_path() -> None:
+    two = plain(1)
+    steps, files = Steps("two"), (saved_file("a.png"), saved_file("b.png"))
+    two.put(steps.submitting(request={}), steps.submitted(), steps.generated())
+    two.put(steps.downloaded(*files), steps.saved(*files))
+    held = two.large.get("two", key_of("two"))
+    assert held is not None
+    assert two.large.owner_of("a.png") is held
+    assert two.large.owner_of("b.png") is held
+
+
+def test_what_happens_later_happens_to_the_same_object() -> None:
+    two = plain(1)
+    held = two.large.get("d0", key_of("d0"))
+    assert held is not None
+    two.put(records.moved("d0", key_of("d0"), from_="0.png", to="x.png"))
+    assert held.files[0].path == "x.png"
+    assert two.large.owner_of("x.png") is held
+    assert two.large.owner_of("0.png") is None
+    two.same()
+
+
+def test_nothing_is_read_to_give_tasks_their_histories() -> None:
+    two = plain(3)
+    matcher = Matcher(two.large)
+    for name in ("c0", "d0", "d1", "new"):
+        matcher.visit(task(name))
+    assert matcher.settle() == []
+    assert two.read == 0
+    assert told(matcher.of(task("d1"))) == told(two.plain.get("d1", key_of("d1")))
+    owned = {h.task for h in two.large.histories() if matcher.owns(h)}
+    assert owned == {"c0", "d0", "d1"}
+
+
+def test_a_new_name_is_found() -> None:
+    two = plain(3)
+    matcher = Matcher(two.large)
+    renamed = task("neo", key=key_of("d1"))
+    matcher.visit(renamed)
+    assert [(name, history.task) for name, history in matcher.settle()] == [("neo", "d1")]
+    assert matcher.of(renamed) is matcher.of(renamed)
+
+
+def test_further_records_are_held() -> None:
+    two = plain(2)
+    two.large.keep_all()
+    file = saved_file("new.png")
+    steps = Steps("new")
+    two.put(steps.submitting(request={}), steps.submitted(), steps.generated(), steps.downloaded(file))
+    two.put(steps.saved(file))
+    assert "new" in {h.task for h in two.large.unsettled()}
+    two.same()
+
+
+@pytest.mark.parametrize("what", ["nothing", "rubbish", "another", "another's", "later", "other records", "no files"])
+def test_a_ledger_that_was_replaced_meanwhile_is_told(what: str) -> None:
+    two = plain(2)
+    rows = two.large._rows
+    places = [column[0] for column in rows.places]
+    instead = [two.lines[column[1]] for column in rows.places]
+    own, other = Steps("d0"), Steps("d1")
+    since = rows.since[0]
+
+    def lines(first: Record, last: Record, seq: int, job: str = "") -> list[bytes]:
+        made = (first, own.submitted(job=job), last)
+        return [encode(one, seq=seq + n, ts=1.0, run="r")[0][:-1] for n, one in enumerate(made)]
+
+    changed = {
+        "nothing": [b""] * 3,
+        "rubbish": [two.lines[place][:-1] for place in places],
+        "another": instead,
+        "another's": lines(other.submitting(), other.saved(), since, other.job),
+        "later": lines(own.submitting(), own.saved(), since + 1),
+        "other records": lines(own.parked(), own.parked(), since),
+        "no files": lines(own.submitting(), records.saved(own.name, own.key, job_id=own.job, files=[]), since),
+    }[what]
+    assert len(changed) == 3
+    two.lines |= zip(places, changed, strict=True)
+    with pytest.raises(StoreError, match="was replaced while it was read; run the command again"):
+        two.large.get("d0", key_of("d0"))
+
+
+def test_a_replay_fills_the_state_that_it_is_given() -> None:
+    book = at(State.SAVED)
+    state = LargeState(lambda place: b"")
+    assert replay(io.BytesIO(book.data), "L", state).state is state
+    assert len(state) == 1
+
+
+def test_a_book_says_the_same() -> None:
+    assert isinstance(Book().state, LedgerState)
