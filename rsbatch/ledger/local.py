@@ -120,7 +120,10 @@ class LocalLedgerFile:
         with suppress(OSError, ValueError, AttributeError):  # nobody may be reading it
             sys.stderr.write("rsbatch: could not be written to the ledger:\n" + data.decode() + "\n")
         if kept is None:
-            return f"{len(lines)} records could be written nowhere but here, on standard error; keep them"
+            return (
+                f"{len(lines)} records could be written nowhere but here, on standard error; put these lines into "
+                f"{places[0]} before the next run"
+            )
         if kept.parent == self.folder:
             return f"{len(lines)} records went to {kept}; the next run takes them in"
         add = f"cat {shlex.quote(str(kept))} >> {shlex.quote(str(places[0]))}"  # several places may have been needed

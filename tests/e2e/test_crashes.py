@@ -103,9 +103,10 @@ def test_a_full_disk_ends_the_run_and_no_job_id_is_lost(simulate: Callable[..., 
     known += rescue.read_text() if rescue.exists() else ""
     for job in server.audit()["jobs"]:
         assert job["job_id"] in known
-    for elsewhere in project.folder.glob("rsbatch-*.rescue"):  # the limit is the rescue's, too: moved, as it says
-        with rescue.open("ab") as file:
-            file.write(elsewhere.read_bytes())
+    kept = [elsewhere.read_text() for elsewhere in project.folder.glob("rsbatch-*.rescue")]
+    kept += (line for line in done.stderr.splitlines(keepends=True) if line.startswith('{"v":'))
+    with rescue.open("a") as file:  # the limit is the rescue's, too: the rest is put there, as it says
+        file.writelines(kept)
     again = project.run()
     assert again.code == 0, again.err
     assert max(Counter(job["prompt"] for job in server.audit()["jobs"]).values()) == 1
