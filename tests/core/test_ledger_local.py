@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from core_help import NOW, Book, Steps, at, started
+from core_help import NOW, Book, Steps, at, snapshot, started
 
 from rsbatch import disk
 from rsbatch.errors import LedgerBusy, LedgerDamaged, StoreError
@@ -767,3 +767,26 @@ def test_a_book_of_many_lines_is_found_line_by_line(folder: Path) -> None:
         assert history.request_at is not None
         assert file.line_at(history.request_at) + b"\n" == book.lines[number + 1]
     file.close()
+
+
+def test_a_large_ledger_is_read_from_the_file_when_it_is_asked_for(folder: Path) -> None:
+    path = write(folder, at(State.SAVED))
+    whole = snapshot(read_ledger(folder))
+    state = read_ledger(folder, large=0)
+    path.rename(path.with_name("elsewhere"))
+    with pytest.raises(StoreError, match=r"cannot read .*ledger.jsonl: No such file"):
+        state.get("cat", CAT.key)
+    path.with_name("elsewhere").rename(path)
+    assert snapshot(state)[:4] == whole[:4]
+    assert state.get("cat", CAT.key) is not None
+
+
+def test_rescued_records_of_a_large_ledger(folder: Path) -> None:
+    book = at(State.SAVED)
+    path = write(folder, book)
+    dog = Steps("dog")
+    more = Book().put(started(), *CAT.to(State.SAVED), *dog.to(State.SUBMITTED))
+    (folder / RESCUE).write_bytes(b"".join(more.lines[len(book.lines) :]))
+    state = read_ledger(folder, large=path.stat().st_size)
+    assert [(h.task, h.state) for h in state.histories()] == [("cat", State.SAVED), ("dog", State.SUBMITTED)]
+    assert state.of_job(dog.job) is state.get("dog", dog.key)
