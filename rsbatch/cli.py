@@ -55,11 +55,14 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """Build the parser; options are added to the command `only`, to all of them without it."""
     import argparse
 
+    def plain(prog: str) -> argparse.HelpFormatter:
+        return argparse.HelpFormatter(prog, width=_columns() - 2)
+
     parser = argparse.ArgumentParser(
         prog="rsbatch",
         description="Runs batches of image tasks through RouteScope: a manifest in, images and a resumable ledger out.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=_columns() - 2),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"rsbatch {__version__}")
@@ -67,10 +70,29 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         dest="command", metavar="COMMAND", required=True, title="commands", prog="rsbatch"
     )
     for name, text in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        if only in (None, name):
+        meant = only in (None, name)
+        sub = subparsers.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=plain,
+            add_help=meant,
+            allow_abbrev=False,
+        )
+        if meant:
             _module(name).add_arguments(sub)
     return parser
+
+
+def _columns() -> int:
+    """How wide the terminal is; as `shutil.get_terminal_size`, the import of which takes a tenth of `--help`."""
+    with suppress(ValueError):
+        if (columns := int(os.environ.get("COLUMNS", "0"))) > 0:
+            return columns
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def _module(command: str) -> Any:
