@@ -67,28 +67,28 @@ def _from_table(source: Path, folder: Path) -> str:
     ids = _Ids(_ID_COLUMNS)
     full: Counter[str] = Counter()
     found: Counter[str] = Counter()
+    gaps: dict[str, str] = {}
     count = 0
     for item in rows(source.parent, source.name):
         count += 1
         texts = {name: "" if value is None else str(value).strip() for name, value in item.value.items()}
         columns |= dict.fromkeys(texts)
-        if (
-            gap := next((name for name, text in texts.items() if name.lower() == "prompt" and not text), None)
-        ) is not None:
-            raise Fault(f"{item.label}: the column {gap!r} is empty there; fill it in, or rename the column")
         ids.see(texts)
         full.update(name for name, text in texts.items() if text)
+        gaps = {name: item.label for name in columns if not texts.get(name)} | gaps
         found.update(name for name, text in texts.items() if name.lower() in _IMAGE_COLUMNS and _is_image(text, folder))
     whole = [name for name in columns if full[name] == count]
     lines = [f"rows: {_quoted(_plain(_relative(source, folder)))}"]
     if (made := ids.best("row")) is not None:
         lines.insert(0, f"id: {_quoted(made)}")
     images = _first(_IMAGE_COLUMNS, columns)
-    parts = (
-        [name for name in whole if name != images and name.lower() not in {"id", "sku", "key"}]
-        or whole
-        or list(columns)
-    )
+    parts = [name for name in whole if name != images and name.lower() not in {"id", "sku", "key"}]
+    meant = _first(_PROMPT_COLUMNS, columns)
+    if meant and meant not in whole and (meant.lower() == "prompt" or not parts):  # an id is no prompt to buy
+        raise Fault(
+            f"{gaps.get(meant, 'row 1')}: the column {meant!r} is empty there; fill it in, or rename the column"
+        )
+    parts = parts or whole or list(columns)
     prompt = _first(_PROMPT_COLUMNS, whole)
     words = [_cell("row", name) for name in ([prompt] if prompt else parts[:_PROMPT_PARTS])]
     lines.append(f"prompt: {_quoted(', '.join(words))}")
