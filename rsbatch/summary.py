@@ -177,14 +177,14 @@ def remedies(result: Result, command: str, again: str) -> list[str]:
             f"{tasks[Category.HELD]} held: they may have been charged, so they are not sent again unasked. "
             f"See them with `rsbatch status {command}`; settle one with "
             f"`rsbatch resolve {command} TASK --attach JOB_ID`, "
-            f"`--not-sent` or `--resubmit`, all at once with `rsbatch {_adding(again, '--in-doubt resubmit')}`"
+            f"`--not-sent` or `--resubmit`, all at once with `rsbatch {again} --in-doubt resubmit`"
         )
     if result.undelivered:
         lines.append(undelivered_words(result.undelivered, command, again))
     if final := tasks[Category.FAILED] - result.undelivered:
         lines.append(
             f"{final} failed: `rsbatch status {command}` says why; "
-            f"`rsbatch {_adding(again, '--retry-failed')}` submits final failures again (at a cost)"
+            f"`rsbatch {again} --retry-failed` submits final failures again (at a cost)"
         )
     if result.differing.altered:
         lines.append(
@@ -194,13 +194,9 @@ def remedies(result: Result, command: str, again: str) -> list[str]:
     if result.differing.gone:
         lines.append(
             f"{len(result.differing.gone)} saved files are gone and their jobs no longer answer: "
-            f"`rsbatch {_adding(again, '--rebuy-missing')}` buys them again (at a cost)"
+            f"`rsbatch {again} --rebuy-missing` buys them again (at a cost)"
         )
     return lines
-
-
-def _adding(command: str, option: str) -> str:
-    return command if f" {option} " in f"{command} " else f"{command} {option}"
 
 
 def undelivered_words(count: int, command: str, again: str) -> str:

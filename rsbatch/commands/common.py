@@ -157,15 +157,18 @@ def _names_of(manifest: Manifest, entry: Entry) -> set[str]:
 
 
 def run_words(args: argparse.Namespace, manifest: Manifest) -> str:
-    """Give the command that goes on with this one: what `command_words` gives, and what this run may do."""
+    """Give the command that goes on with this one: what `command_words` gives, and what this run may do.
+
+    What buys the same again is left out: to go on must not pay once more for what failed once more.
+    """
     import shlex
 
     words = ["--from", str(args.rejects)] if args.command == "redo" else []
-    for name in ("limit", "in_doubt", "in_flight", "budget"):
+    for name in ("limit", "in_flight", "budget"):
         value = getattr(args, name, None)
         words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    words += ["--in-doubt", "hold"] if args.in_doubt == "hold" else []
     words += [word for pattern in args.select for word in ("--select", pattern)]
-    words += [f"--{name.replace('_', '-')}" for name in ("retry_failed", "rebuy_missing") if getattr(args, name)]
     return " ".join([args.command, command_words(args, manifest), *([shlex.join(words)] if words else [])])
 
 

@@ -190,13 +190,6 @@ def test_each_trouble_has_its_remedy(it: Result, remedy: str) -> None:
     assert "m.yaml" in lines[0]
 
 
-@pytest.mark.parametrize("option", ["--retry-failed", "--in-doubt resubmit", "--rebuy-missing"])
-def test_an_option_that_is_given_is_not_said_twice(option: str) -> None:
-    it = result(Counter({Category.FAILED: 1, Category.HELD: 1}), differing=Differing(gone=["a"]))
-    for again in ("run m.yaml", f"run m.yaml {option}", f"run m.yaml {option} --in-flight 2"):
-        assert sum(line.count(option) for line in remedies(it, "m.yaml", again)) == (1 if again == "run m.yaml" else 3)
-
-
 def test_braces_in_a_command_are_left_alone() -> None:
     assert remedies(result(halted=Halt.KEY), "x", "run '{x}.yaml'") == [
         "check the key in the environment or .env, then: rsbatch run '{x}.yaml'"

@@ -290,9 +290,13 @@ def test_a_selection_that_matches_nothing_is_wrong_usage(project: Project) -> No
 
 def test_remedies_keep_the_selection(project: Project) -> None:
     project.write(SIMPLE.replace("SAMPLES", "") + "prices: [{usd: 1}]\n")
-    done = project("run", "manifest.yaml", "--simulate", "--select", "c*", "--budget", "0.5")
-    assert done.code == 3
-    assert "--select 'c*'" in done.out
+    words = ["run", "manifest.yaml", "--simulate"]
+    for paid_again in ([], ["--retry-failed", "--rebuy-missing", "--in-doubt", "resubmit"]):
+        done = project(*words, "--select", "c*", "--budget", "0.5", *paid_again)
+        assert done.code == 3
+        assert "and run again: rsbatch run manifest.yaml --simulate --budget 0.5 --select 'c*'\n" in done.out
+    held = project(*words, "--budget", "0.5", "--in-doubt", "hold")
+    assert "rsbatch run manifest.yaml --simulate --budget 0.5 --in-doubt hold\n" in held.out
 
 
 def test_pings_frame_a_run_and_never_fail_it(simulate: Callable[..., Server], project: Project) -> None:
