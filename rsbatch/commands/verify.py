@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         stopped = result if result.halted is not None else None
         state = project.read_state()
         found = list(differing(project, state))
-    files = sum(len(h.files) for h in state.histories() if h.state is State.SAVED)
+    files = sum(len(history.files) for history in _saved(state))
     if args.json:
         rows = [{"task": h.task, "key": h.key, "path": f.path, "differs": how} for h, f, how in found]
         print_json({"files": files, "differ": rows, "output": str(project.folder)})
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 def differing(project: Project, state: LedgerState) -> Iterator[tuple[History, SavedFile, str]]:
     """Give every saved file that is not as the ledger has it, with `missing` or `altered`."""
-    saved = [history for history in state.histories() if history.state is State.SAVED]
+    saved = list(_saved(state))
     with working("comparing files", "files", sum(len(history.files) for history in saved)) as tick:
         for history in saved:
             sizes = own_sizes(history, state, file_sizes(project, history.files))
@@ -82,6 +82,12 @@ def differing(project: Project, state: LedgerState) -> Iterator[tuple[History, S
                 elif size != file.bytes or _sha256(project.folder / file.path) != file.sha256:
                     yield history, file, "altered"
                 tick(1)
+
+
+def _saved(state: LedgerState) -> Iterator[History]:
+    """Give what was saved, also where it is being fetched again and that was cut off."""
+    again = State.GENERATED, State.DOWNLOADED
+    return (h for h in state.histories() if h.state is State.SAVED or (h.was_saved and h.state in again))
 
 
 def _sha256(path: Path) -> str | None:

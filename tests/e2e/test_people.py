@@ -236,6 +236,24 @@ def test_a_key_that_stands_in_dotenv_alone_is_told_nowhere(project: Project) -> 
     assert secret not in done.out + done.err
 
 
+def test_a_fix_that_was_cut_off_is_told_and_gone_on_with(project: Project) -> None:
+    project.write("version: 1\ndefaults: {size: 64x64}\ntasks: [{id: a, prompt: x}, {id: b, prompt: y}]\n")
+    assert project("run", "manifest.yaml", "--simulate").code == 0
+    output = project.folder / "outputs" / "manifest-simulated"
+    (output / "a.png").unlink()
+    assert project("verify", "manifest.yaml", "--simulate", "--fix").code == 0
+    lines = (output / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    last = max(number for number, line in enumerate(lines) if b'"type":"generated"' in line)
+    assert b'"task":"a"' in lines[last]
+    (output / "ledger.jsonl").write_bytes(b"".join(lines[: last + 1]))
+    (output / "a.png").unlink()
+    cut_off = project("verify", "manifest.yaml", "--simulate")
+    assert (cut_off.code, "missing  a.png  (a)" in cut_off.out) == (1, True)
+    fixed = project("verify", "manifest.yaml", "--simulate", "--fix")
+    assert (fixed.code, "2 files, all as saved" in fixed.out) == (0, True)
+    assert (output / "a.png").exists()
+
+
 @pytest.mark.parametrize("module", ["yaml", "PIL"])
 def test_ctrl_c_at_any_moment_is_no_traceback(project: Project, tmp_path: Path, module: str) -> None:
     """It comes while modules are imported: at the start, and when all is saved and the page is to be written."""
