@@ -96,6 +96,7 @@ class Ledger:
         A cancellation waits for that too. The shield needs no deadline: below it is one sync of the disk, which
         nothing can interrupt.
         """
+        seq = self._durable  # of none there is nothing to wait for
         for record in records:
             seq = self.put(record)
         with anyio.CancelScope(shield=True):

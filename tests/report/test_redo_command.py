@@ -8,10 +8,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from report_help import GRID, Batch
 
 from rsbatch.cli import main
+from rsbatch.commands.redo import _record
+from rsbatch.progress.interface import Silent
+from rsbatch.redo import Verdict
+from rsbatch.session import Options, _opened, open_project
 
 
 @pytest.fixture
@@ -121,6 +126,18 @@ def test_nothing_is_recorded_without_a_key(
     assert "1 new sample to submit: $0.05" in said.out
     assert "ROUTESCOPE_API_KEY" in said.err
     assert batch.ledger.read_bytes() == before
+
+
+def test_what_another_asked_for_meanwhile_is_not_asked_for_twice(batch: Batch) -> None:
+    project = open_project(batch.manifest, Options(simulate=True))
+    hero = next(task for task in batch.tasks if task.id == "hero")
+    verdict = Verdict(new=[(hero.id, hero.key, 1)])
+    for _ in range(2):
+        anyio.run(_record, project, verdict)
+    assert sum(record["type"] == "redo" for record in ledger(batch)) == 1
+    _, file, _, matcher, _ = anyio.run(_opened, project, Silent(), None)
+    file.close()
+    assert matcher.total == len(batch.tasks) + 1, "every run knows of it"
 
 
 @pytest.mark.slow
