@@ -124,6 +124,38 @@ def test_a_png_whose_chunks_are_well_formed_but_too_few() -> None:
         inspect_image(png(100, 100, zlib.compress(rows)[:40]))
 
 
+PIXELS = zlib.compress(b"".join(b"\0" + bytes(range(100)) for _ in range(100)))
+
+
+def test_a_checksum_that_does_not_fit_is_found() -> None:
+    """To decode the pixels does not look at it."""
+    data = bytearray(png(100, 100, PIXELS))
+    data[-13] ^= 1  # the last byte before IEND
+    with pytest.raises(BadImage, match="checksum"):
+        inspect_image(bytes(data))
+
+
+def test_a_png_whose_order_or_end_is_odd() -> None:
+    whole = png(100, 100, PIXELS)
+    larger = png(200, 200)[8:33]
+    for data, message in (
+        (whole[:8] + larger + whole[8:], "its header says 200 × 200, its pixels 100 × 100"),
+        (whole[:8] + chunk(b"teXt", struct.pack(">II", 100, 100)) + whole[8:], "cut off"),
+        (whole[:-12] + struct.pack(">I", 1000) + whole[-8:], "cut off"),
+    ):
+        with pytest.raises(BadImage, match=message):
+            inspect_image(data)
+
+
+def test_a_later_frame_that_is_damaged_is_found() -> None:
+    data = bytearray(KINDS["png-animated"])
+    at = data.index(b"fdAT")
+    (length,) = struct.unpack_from(">I", data, at - 4)
+    data[at - 4 : at + 8 + length] = chunk(b"fdAT", bytes(data[at + 4 : at + 8]) + b"\xff" * (length - 4))
+    with pytest.raises(BadImage, match="broken data"):
+        inspect_image(bytes(data))
+
+
 def test_bombs_are_refused_before_they_are_decoded() -> None:
     bomb = png(50_000, 50_000)
     assert len(bomb) < 70
@@ -150,8 +182,8 @@ def test_animations_without_end_are_refused() -> None:
     frames = chunk(b"acTL", struct.pack(">II", 1_000_000, 0))
     with pytest.raises(BadImage, match="frames of 100 × 100 pixels are too many"):
         inspect_image(png(100, 100, zlib.compress(bytes(10_100)), frames))
-    for extra in (frames + frames, chunk(b"acTL", struct.pack(">II", 0, 0))):
-        with pytest.raises(BadImage):
+    for extra, message in ((frames + frames, "twice"), (chunk(b"acTL", struct.pack(">II", 0, 0)), "APNG")):
+        with pytest.raises(BadImage, match=message):
             inspect_image(png(100, 100, zlib.compress(bytes(10_100)), extra))
 
 

@@ -83,6 +83,19 @@ def on_trio(main: Main, *instruments: trio.abc.Instrument, seed: int = 0) -> Res
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), instruments=instruments)
 
 
+def within(seconds: float) -> Callable[[Main], Result]:
+    """Give a launch that raises TimeoutError where a run takes longer: one that waits for ever would go on for ever."""
+
+    def launch(main: Main) -> Result:
+        async def bounded() -> Result:
+            with anyio.fail_after(seconds):
+                return await main()
+
+        return on_trio(bounded)
+
+    return launch
+
+
 class World:
     """What outlives a run: disk, storage, service, the time of day.
 
@@ -106,6 +119,7 @@ class World:
         self.runner: Runner | None = None
         self.live: LedgerState | None = None
         self.disk_latency: Callable[[], float] | None = None
+        self.render = render
         self.draw: Draw | None = None
         self.seed = 7
 
@@ -169,7 +183,7 @@ class World:
                     fetcher = HttpFetcher(transport)
                     rng = Random(self.seed)
                     storage = FusedStorage(self.storage, self.fuse)
-                    edges = Edges(service, fetcher, storage, ledger, render, self.observer, self, rng)
+                    edges = Edges(service, fetcher, storage, ledger, self.render, self.observer, self, rng)
                     started = records.run_started(
                         service="sim", name="n", manifest="m.yaml", manifest_sha256="0", version="0", tasks=len(work)
                     )

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ def test_the_first_open_makes_everything_and_for_its_owner_alone(folder: Path) -
     file, state, said = open_ledger(folder)
     assert (state.seq, said, file.size) == (0, "", 0)
     assert (folder / RESERVE).stat().st_size == RESERVE_BYTES
+    assert len(zlib.compress((folder / RESERVE).read_bytes())) >= RESERVE_BYTES, "it has its size on any disk"
     for name in (NAME, RESERVE):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     file.close()
@@ -415,6 +417,37 @@ def test_a_full_disk_takes_the_reserve_and_then_the_rescue(
     assert not (small_disk / RESCUE).exists(), "no half line is left"
     assert (tmp_path / f"rsbatch-small-{RESCUE}").read_bytes() == big
     assert "x" * 40_000 in capsys.readouterr().err
+    file.close()
+
+
+class Short(disk.RealFileSystem):
+    """Once `full`, every first write takes a few bytes, and every second one none."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.took = False
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if not self.full:
+            return super().write(fd, data)
+        self.took = not self.took
+        if self.took:
+            return super().write(fd, data[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_does_not_fit_with_the_reserve_given_up_is_cut_back_too(folder: Path) -> None:
+    fs = Short()
+    file, _, _ = open_ledger(folder, fs)
+    append(file, at(None).data)
+    fs.full = True
+    with pytest.raises(StoreError, match="the disk is full"):
+        append(file, b"x" * 1000)
+    assert file.nearly_full
+    assert (folder / NAME).read_bytes() == at(None).data
+    (folder / RESCUE).write_bytes(b"earlier\n")
+    assert "nowhere but here" in file.rescue([line(CAT.submitted())])
+    assert (folder / RESCUE).read_bytes() == b"earlier\n", "no half line"
     file.close()
 
 

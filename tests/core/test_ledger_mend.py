@@ -300,6 +300,16 @@ def test_only_whole_jobs_whose_records_are_lost_are_adopted() -> None:
     assert again.state.spend.usd[Bucket.DELIVERED] == 2 * Decimal("0.05")
 
 
+def test_a_job_is_adopted_by_nobody_else_and_takes_no_ones_place() -> None:
+    rebuild = Rebuild(NOW, "repair")
+    for record in CAT.to(State.SAVED):
+        rebuild.put(record)
+    before = snapshot(rebuild.state)
+    renamed, older = sidecar(task="tom"), sidecar(job_id="job-old")
+    rebuild.adopt_all([renamed, older])
+    assert snapshot(rebuild.state) == before
+
+
 def test_the_mark_of_a_repair_that_broke_off() -> None:
     found = salvage([UNDER_REPAIR])
     assert (found.begun, found.values, found.problems) == (True, [], [])

@@ -146,6 +146,13 @@ def test_an_old_rescue_frees_nothing_of_a_newer_run(record: Record, state: State
     assert book.the().state is state
 
 
+@pytest.mark.parametrize("record", [CAT.submitting(), CAT.not_submitted()])
+def test_an_earlier_attempt_frees_nothing_of_a_later_one(record: Record) -> None:
+    book = at(State.NOT_SUBMITTED).put(CAT.submitting(attempt=2))
+    assert take(book, rescued(record)) == Merged()
+    assert book.the().state is State.SUBMITTING
+
+
 @pytest.mark.parametrize("state", sorted(set(State) - {State.SUBMITTING, State.HELD}))
 @pytest.mark.parametrize("record", [CAT.submitting(), CAT.not_submitted(), CAT.in_doubt()])
 def test_a_refusal_or_doubt_changes_nothing_that_went_on(state: State, record: Record) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_help import NOW, Book, key_of, saved_file, task
+from core_help import NOW, Book, Steps, key_of, saved_file, started, task
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,6 +163,17 @@ def test_references() -> None:
     assert next(references({"images": ["https://x.example/a.png"]})).href == "https://x.example/a.png"
     assert next(references({"images": ["https://x.example/\x07"]})).href == ""
     assert list(references({"images": "no list"})) == []
+
+
+def test_a_card_shows_no_signed_address() -> None:
+    secret = "https://x.example/a.png?sig=canary"
+    steps = Steps()
+    book = Book().put(started(), steps.submitting(), steps.submitted(job=secret), steps.failed(code=secret))
+    request = {"prompt": "p", "extra": {"from": secret}, "images": [secret]}
+    made = card_of(replace(task(), body=request), book.the(), Judged(reason=f"failed: {secret}"), [], Seen())
+    gone = orphan(book.the(), request, [], Seen())
+    assert "canary" not in repr(made) + repr(gone)
+    assert made.reason.startswith("failed: https://x.example/a.png?")
 
 
 def test_text_is_made_visible_and_stays_readable() -> None:

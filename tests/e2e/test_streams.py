@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from rsbatch import cli
 from tests.e2e.conftest import Project, Server
 
 TWO = "version: 1\ndefaults: {size: 64x64}\ntasks: [{id: a, prompt: cat}, {id: b, prompt: dog}]\n"
@@ -29,6 +32,31 @@ def test_a_run_does_not_need_its_streams(project: Project, redirections: str) ->
     project.write(TWO)
     assert shell(project, redirections, "run", "manifest.yaml", "--simulate") == 0
     assert project("status", "manifest.yaml", "--simulate").out.startswith("2 tasks: 2 saved")
+
+
+def test_closed_streams_leave_no_number_to_the_ledger(tmp_path: Path) -> None:
+    """What a library prints would go there."""
+    script = """
+import os
+from rsbatch.cli import _safe_streams
+for number in range(3):
+    os.close(number)
+with _safe_streams():
+    for number in range(3):
+        os.fstat(number)
+"""
+    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=60).returncode == 0
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+def test_half_a_line_that_cannot_be_written_is_let_go() -> None:
+    """As a bar draws: nothing is written before it is flushed."""
+    stream = FULL.open("w")
+    remarks = cli._Remarks(stream)
+    remarks.write("100%")
+    remarks.flush()
+    with suppress(OSError):
+        stream.close()
 
 
 def test_errors_keep_their_exit_code_when_nobody_can_be_told(project: Project) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -277,6 +278,32 @@ def test_a_prompt_may_use_the_sample_number(folder: Folder) -> None:
 def test_paths(folder: Folder, path: str, made: str) -> None:
     text = f"version: 1\noutput: {{path: '{path}'}}\ntasks: [{{id: a, prompt: x}}]"
     assert [task.path for task in folder.tasks(text)] == [made]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("../{{ id }}.{{ ext }}", "leaves the output folder"),
+        ("/tmp/{{ id }}.{{ ext }}", "is absolute"),
+        ("ledger.jsonl.{{ ext }}", "has a name that rsbatch uses itself"),
+    ],
+)
+def test_paths_that_lead_elsewhere(folder: Folder, path: str, message: str) -> None:
+    (said,) = folder.messages(f"version: 1\noutput: {{path: '{path}'}}\ntasks: [{{id: a, prompt: x}}]")
+    assert message in said
+
+
+def test_a_new_sample_has_an_id_and_a_path_too(folder: Folder) -> None:
+    manifest = folder.load(f"version: 1\ntasks: [{{id: {'a' * 199}, prompt: x}}]")
+    (one,) = manifest.tasks([])
+    problems: list[Problem] = []
+    assert list(replace(manifest, redos={(one.id, one.key): 1}).tasks(problems)) == [one]
+    assert "the new sample" in problems[0].message
+
+
+def test_samples_have_an_end(folder: Folder) -> None:
+    for count in ("10001", "'{{ 10001 }}'"):
+        assert folder.problems(f"version: 1\ntasks: [{{id: a, prompt: x, samples: {count}}}]")
 
 
 def test_prices(folder: Folder) -> None:

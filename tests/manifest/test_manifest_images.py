@@ -64,6 +64,7 @@ def test_other_files_are_never_sent(folder: Folder, picture: Picture) -> None:
     for name, data, message in (
         ("id_rsa", b"-----BEGIN OPENSSH PRIVATE KEY-----", "is not a PNG"),
         ("empty.png", b"", "is not a PNG"),
+        ("scan.tif", picture("TIFF"), "is not a PNG"),
         ("cut.png", picture("PNG", (64, 64))[:60], "broken"),
         ("cut.jpg", whole[: len(whole) // 2], "broken"),
         ("bomb.png", png(50_000, 50_000), "bomb"),
@@ -97,10 +98,26 @@ def test_size_is_bounded(folder: Folder, picture: Picture) -> None:
     with open(folder.path / "big.png", "wb") as stream:
         stream.write(picture())
         stream.truncate(images.MAX_IMAGE_BYTES + 1)
-    with pytest.raises(Fault, match="larger than 50 MiB"):
-        Images(folder.path)("big.png")
+    for read in (Images(folder.path), lambda name: images.read_regular(folder.path / name)):
+        with pytest.raises(Fault, match="larger than 50 MiB"):
+            read("big.png")
     with pytest.raises(Fault, match="larger than 50 MiB"):
         images.image_mime(b"x" * (images.MAX_IMAGE_BYTES + 1), "it")
+
+
+def test_a_pipe_that_takes_an_images_place_meanwhile_is_no_image(folder: Folder) -> None:
+    os.mkfifo(folder.path / "pipe")
+    with pytest.raises(Fault, match="not a regular file"):
+        images.read_regular(folder.path / "pipe")
+
+
+def test_a_checksum_that_does_not_fit_is_found(folder: Folder, picture: Picture) -> None:
+    """To decode the pixels does not look at it."""
+    data = bytearray(picture("PNG", (64, 64)))
+    data[-13] ^= 1  # the last byte before IEND
+    folder.write("a.png", bytes(data))
+    with pytest.raises(Fault, match="broken"):
+        Images(folder.path)("a.png")
 
 
 def test_a_changed_file_is_read_again(folder: Folder, picture: Picture) -> None:

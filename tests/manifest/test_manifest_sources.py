@@ -162,6 +162,11 @@ def test_files(folder: Folder) -> None:
     assert [item.value["stem"] for item in files(folder.path, str(folder.path / "x.*"))] == ["x"]
 
 
+def test_stars_without_end_take_no_time(folder: Folder) -> None:
+    folder.write("a/b/c/d/e/f/g/x.png", b"")
+    assert [item.value["name"] for item in files(folder.path, "**/" * 60 + "*.png")] == ["x.png"]
+
+
 def test_a_glob_without_a_match_is_a_fault(folder: Folder) -> None:
     with pytest.raises(Fault, match=r"no file matches 'photos/\*\.png'"):
         files(folder.path, "photos/*.png")

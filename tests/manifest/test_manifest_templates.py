@@ -134,7 +134,24 @@ def test_what_is_no_template(source: str) -> None:
         Template(source).render(NAMES)
 
 
+# What comes first would pass without its limit, and does little harm to the machine that tries it so.
 BOMBS = [
+    "{{ ('a' * 2000000) | length }}",
+    "{{ (2000000 * 'a') | length }}",
+    "{{ ([0] * 2000000) | length }}",
+    "{{ 10 ** 100000 > 0 }}",
+    "{{ (('a' * 1000000) + ('a' * 1000000)) | length }}",
+    "{{ (('a' * 1000000) ~ ('a' * 1000000)) | length }}",
+    "{{ ('%2000000d' % 1) | length }}",
+    "{{ '%2000000d' | format(1) | length }}",
+    "{{ ('a' * 2000).replace('a', 'a' * 2000) | length }}",
+    "{{ ('a' * 2000) | replace('a', 'a' * 2000) | length }}",
+    "{{ (['a'] * 2000) | join('a' * 2000) | length }}",
+    "{{ x.center(2000000) | length }}",
+    "{% set s = [1] %}" + "{% set s = [s, s] %}" * 18 + "{{ s | string | length }}",
+    "{% set s = [1] %}" + "{% set s = [s, s] %}" * 18 + "{{ s }}",
+    "{% for a in range(100000) %}{% for b in range(2) %}{% endfor %}{% endfor %}",
+    "{% for a in range(20) %}{{ 'a' * 100000 }}{% endfor %}",
     "{{ 'a' * 10**9 }}",
     "{{ 10**9 * 'a' }}",
     "{{ [0] * 10**9 }}",
@@ -177,6 +194,9 @@ BOMBS = [
     "{{ d.clear() }}",
     "{{ cycler.__init__.__globals__ }}",
     "{{ lipsum.__globals__ }}",
+    "{{ lipsum() }}",
+    "{{ cycler('a').next() }}",
+    "{{ (1).bit_length() }}",
     "{{ self.__init__ }}",
     "{{ dict.__subclasses__() }}",
     "{{ loop.__class__ }}",

@@ -6,6 +6,7 @@ import base64
 import gzip
 import logging
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import anyio
@@ -236,6 +237,27 @@ async def test_urls_that_are_none_of_ours(url: str) -> None:
     assert (await failure(url)).kind is FetchKind.REFUSED
 
 
+def answering(answer: Callable[[httpx.Request], httpx.Response]) -> HttpFetcher:
+    """In the process, as with the simulator: no guard and no pool behind it."""
+    return HttpFetcher(httpx.MockTransport(answer))
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://h/x", "javascript:alert(1)"])
+async def test_other_schemes_reach_no_transport(url: str) -> None:
+    fetcher = answering(lambda request: pytest.fail("must not be reached"))
+    with pytest.raises(FetchError, match="only http and https"):
+        await fetcher.fetch(url, Download(), max_bytes=MIB)
+
+
+async def test_what_a_transport_says_is_told_without_secrets() -> None:
+    def broken(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("at https://h/x?sig=canary with sk-canary-0123456789")
+
+    with pytest.raises(FetchError, match="the connection failed: at https://h/x") as caught:
+        await answering(broken).fetch("http://h/", Download(), max_bytes=MIB)
+    assert "canary" not in caught.value.reason
+
+
 async def test_loopback_is_refused_unless_the_service_is_there(serve, send) -> None:
     async with serve(send(b"inside")) as server:
         error = await failure(f"{server.url}/?sig=1", policy=Policy())
@@ -246,7 +268,7 @@ async def test_loopback_is_refused_unless_the_service_is_there(serve, send) -> N
 async def test_an_endless_body_is_cut_at_the_cap(serve) -> None:
     async def answer(stream: SocketStream, head: bytes) -> None:
         await stream.send(b"HTTP/1.1 200 OK\r\n\r\n")
-        while True:
+        for _ in range(100):  # an end all the same, for those who would read on
             await stream.send(bytes(65536))
 
     async with serve(answer) as server:
@@ -283,7 +305,7 @@ async def test_a_short_body_is_found_over_any_transport() -> None:
         return httpx.Response(200, headers={"Content-Length": "1000"}, stream=httpx.ByteStream(b"x" * 500))
 
     with pytest.raises(FetchError, match="500 of 1,000 bytes came") as caught:
-        await HttpFetcher(httpx.MockTransport(short)).fetch("http://h/", Download(), max_bytes=MIB)
+        await answering(short).fetch("http://h/", Download(), max_bytes=MIB)
     assert caught.value.kind is FetchKind.TRANSIENT
 
 
@@ -319,7 +341,7 @@ async def test_a_server_that_says_nothing(serve) -> None:
         await stream.receive()
 
     async with serve(answer) as server:
-        error = await failure(server.url, limits=FetchLimits(read=0.1))
+        error = await failure(server.url, limits=FetchLimits(read=0.1, deadline=2.0))
     assert (error.kind, error.reason) == (FetchKind.TRANSIENT, "no answer in time (ReadTimeout)")
 
 
@@ -388,6 +410,17 @@ async def test_connections_are_given_back_after_every_kind_of_end(serve, send) -
         await fetcher.aclose()
 
 
+async def test_redirects_give_their_connections_back(serve, send) -> None:
+    async with serve(send(b"image")) as last:
+        location = f"Location: {last.url}"
+        async with serve(send(b"never read" * 10_000, location, status="302 Found")) as first:
+            fetcher = HttpFetcher(guarded_transport(LOCAL, 1))
+            with anyio.fail_after(20):
+                for _ in range(5):
+                    assert await fetcher.fetch(first.url, Download(), max_bytes=MIB) == 5
+            await fetcher.aclose()
+
+
 async def test_signed_urls_reach_no_log(serve, send, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with serve(send(b"ok")) as server:
@@ -404,7 +437,9 @@ async def test_data_urls_are_decoded_here() -> None:
         assert await fetch(f"DATA:;base64,{base64.urlsafe_b64encode(data).decode()}") == data
 
 
-@pytest.mark.parametrize("url", ["data:", "data:,hello", "data:image/png,x", "data:;base64", "data:;base64,A"])
+@pytest.mark.parametrize(
+    "url", ["data:", "data:,hello", "data:,QUJD", "data:image/png,x", "data:;base64", "data:;base64,A"]
+)
 async def test_data_urls_that_are_no_images(url: str) -> None:
     assert (await failure(url)).kind is FetchKind.REFUSED
 

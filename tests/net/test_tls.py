@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from rsbatch.clock import SystemClock
 from rsbatch.net.fetch import FetchError, FetchKind, HttpFetcher, guarded_transport
 from rsbatch.net.guard import Policy
+from rsbatch.net.service import HttpService
+from rsbatch.wire import NotSent
 
 pytestmark = [
     pytest.mark.anyio,
@@ -24,7 +27,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")
     key, file = folder / "key.pem", folder / "cert.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    names = ["-subj", "/CN=img.example", "-addext", "subjectAltName=DNS:img.example"]
+    names = ["-subj", "/CN=img.example", "-addext", "subjectAltName=DNS:img.example,DNS:localhost"]
     subprocess.run(
         [*command, *names, "-keyout", str(key), "-out", str(file)],
         check=True,
@@ -62,4 +65,25 @@ async def test_the_certificate_is_checked_for_the_name(serve, send, certificate,
             assert caught.value.kind is FetchKind.TRANSIENT
             assert names == [None if host == "127.0.0.1" else host]
             assert server.heads == []
+    await fetcher.aclose()
+
+
+async def test_no_certificate_is_taken_from_the_environment(
+    serve, send, certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that somebody else has set must not decide who gets the key."""
+    file, key = certificate
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(file, key)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    fetcher = HttpFetcher(guarded_transport(Policy(loopback=True), 1, resolve=everything_is_here))
+    async with serve(send(b"{}"), tls=theirs) as server:
+        with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+            await fetcher.fetch(f"https://img.example:{server.port}/", nowhere, max_bytes=1000)
+        base = f"https://localhost:{server.port}"
+        async with HttpService(base, "sk-canary", clock=SystemClock(), max_answer=1000) as service:
+            outcome = await service.submit(b"{}")
+        assert isinstance(outcome, NotSent)
+        assert "CERTIFICATE_VERIFY_FAILED" in outcome.reason
+        assert server.heads == []
     await fetcher.aclose()

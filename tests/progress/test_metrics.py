@@ -162,6 +162,17 @@ def test_a_file_that_cannot_be_written_is_a_note(watched: Watched) -> None:
     assert list(watched.path.parent.iterdir()) == [watched.path], "a half file stayed"
 
 
+def test_a_folder_that_went_meanwhile_is_a_note(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    said: list[str] = []
+    metrics = Metrics(tmp_path / "sub" / "x.prom", NAME, said.append)
+    (tmp_path / "sub").rmdir()
+    metrics.begin(2, 0)
+    assert [line.partition(" (")[0] for line in said] == [
+        f"the metrics could not be written to {tmp_path / 'sub' / 'x.prom'}"
+    ]
+
+
 def test_a_place_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nope" / "x.prom"):
         with pytest.raises(UsageError, match="nothing was submitted"):

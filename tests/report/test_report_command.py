@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_files_that_are_gone_altered_or_no_images(tmp_path: Path) -> None:
     batch = Batch(tmp_path, GRID)
     (batch.output / "hero.png").unlink()
-    (batch.output / "cat-ink-dawn-1.png").write_bytes(b"other")
+    (batch.output / "cat-ink-dawn-1.png").write_bytes((batch.output / "owl-ink-dawn-1.png").read_bytes() + b"more")
     broken = batch.output / "cat-ink-dawn-2.png"
     broken.write_bytes(b"x" * broken.stat().st_size)
     cards = {card["i"]: card for card in report(batch)["cards"]}
@@ -223,3 +224,25 @@ def test_what_stands_beside_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a report"):
         writer.write(2)
     assert (tmp_path / "icons.html").read_text() == "mine, too"
+
+
+def test_small_pictures_have_a_pixel_cap_and_plain_names(tmp_path: Path) -> None:
+    data = BytesIO()
+    Image.new("1", (10_000, 9_000)).save(data, "PNG")
+    assert thumbnails.small(data.getvalue()) is None
+    small = BytesIO()
+    Image.new("1", (10, 10)).save(small, "PNG")
+    made = thumbnails.Thumbnails(tmp_path / "report.html")
+    assert made.urls([thumbnails.Original("../../evil", small.getvalue())]) == {}
+
+
+def test_a_page_takes_the_place_of_another_in_one_step(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_bytes(b"old")
+    number = page.stat().st_ino
+    thumbnails.write_whole(page, b"new")
+    assert (page.read_bytes(), page.stat().st_ino == number) == (b"new", False)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        thumbnails.write_whole(tmp_path / "folder", b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "report.html"}, "no half one stays"

@@ -6,16 +6,20 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 
-from rsbatch.errors import Exit
+from rsbatch.errors import Exit, StoreError
 from rsbatch.lifecycle import State
+from rsbatch.model import Limits, Rules, Task
+from rsbatch.session import render
+from rsbatch.sidecar import MOST_BYTES
 from rsbatch.simulator import Settings, wire
-from tests.runner.world import Killed, World, signal_at, task, tasks
+from tests.runner.world import Killed, World, signal_at, task, tasks, within
 from torture.mishaps import Network, Weather
 
 
@@ -104,10 +108,11 @@ def test_an_answer_at_the_last_moment_is_recorded(world: World) -> None:
     for milliseconds in range(2980, 3000, 2):
         here = World()
         here.wrap = lambda inner, at=milliseconds / 1000: Late(inner, at)  # type: ignore[misc]
-        here.disk_latency = lambda: 0.0
-        here.run([task("a")], signals=signal_at((1.0, signal.SIGINT), (1.0, signal.SIGINT)))
-        (history,) = here.state.histories()
-        assert history.state is State.SUBMITTED, milliseconds
+        # One of them waits for the sync of the other, past the two seconds.
+        here.disk_latency = lambda: 0.5 if anyio.current_time() > 2 else 0.0
+        here.launch = within(1000)
+        here.run(tasks(2), signals=signal_at((1.0, signal.SIGINT), (1.0, signal.SIGINT)))
+        assert [history.state for history in here.state.histories()] == [State.SUBMITTED] * 2, milliseconds
 
 
 class Counting(httpx.AsyncBaseTransport):
@@ -191,8 +196,6 @@ def test_answers_without_end_are_cut_off(world: World, path: str, size: int) -> 
         return there[0]
 
     world.wrap = wrap
-    from rsbatch.model import Limits
-
     result = world.run([task("a")], limits=Limits(task_timeout=100.0))
     state = State.HELD if path == wire.SUBMIT else State.PARKED
     assert [h.state for h in world.state.histories()] == [state]
@@ -201,10 +204,6 @@ def test_answers_without_end_are_cut_off(world: World, path: str, size: int) -> 
 
 
 def test_an_order_that_fits_is_reserved_while_others_are_open(world: World) -> None:
-    from decimal import Decimal
-
-    from rsbatch.model import Rules
-
     world.disk_latency = lambda: 0.5
     result = world.run(tasks(8), rules=Rules(budget=Decimal("0.03")))
     assert result.reason == "budget"
@@ -375,3 +374,186 @@ def test_a_key_that_is_cut_or_in_an_error_is_told_nowhere(world: World) -> None:
     assert [h.state for h in world.state.histories()] == [State.HELD, State.HELD]
     told = bytes(world.disk.data).decode() + "\n".join(world.observer.notes)
     assert world.key[:8] not in told
+
+
+def test_what_comes_to_its_turn_after_the_stop_is_not_submitted(world: World) -> None:
+    async def slow(one: Task) -> bytes:
+        await anyio.sleep(1)  # its images are read
+        return await render(one)
+
+    world.render = slow
+    world.run([task("a")], signals=signal_at((0.5, signal.SIGINT)))
+    assert not world.paid()
+    assert not world.records("submitting")
+
+
+def test_a_job_whose_record_could_not_be_written_ends_the_run_and_is_rescued(world: World) -> None:
+    world.fuse.fails = 3
+    world.launch = within(1000)
+    assert world.run([task("a")]).exit_code is Exit.STORE
+    assert b'"submitted"' in world.disk.rescued
+    assert world.run([task("a")]).exit_code is Exit.OK
+    assert world.paid() == {"picture a": 1}
+
+
+class Hanging(Watching):
+    """Images never come."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await super().handle_async_request(request)
+        if self.seen[-1][0] == "image":
+            await anyio.sleep_forever()
+        return answer
+
+
+def test_downloads_do_not_outlast_the_grace_time() -> None:
+    world = World(Settings(service_time=5))
+    world.wrap = lambda inner: Hanging(inner, world)
+    result = world.run([task("a")], signals=signal_at((20.0, signal.SIGINT)), grace=5.0)
+    assert result.seconds < 30
+
+
+def test_downloads_do_not_outlast_a_failure_of_the_disk() -> None:
+    world = World(Settings(service_time=5))
+    world.wrap = lambda inner: Hanging(inner, world)
+    world.fuse.fails = 30
+    result = world.run(tasks(100))
+    assert result.exit_code is Exit.STORE
+    assert result.seconds < 60
+
+
+def test_an_output_that_fails_ends_the_run(world: World) -> None:
+    class Full(Storing):
+        async def publish(self, name: str, path: str) -> None:
+            raise StoreError("the disk is full")
+
+    storage, world.storage = world.storage, Full(world.storage, world)  # type: ignore[assignment]
+    result = world.run([task("a")])
+    assert (result.exit_code, result.message) == (Exit.STORE, "the disk is full")
+    world.storage = storage
+    assert world.run([task("a")]).exit_code is Exit.OK
+    assert world.paid() == {"picture a": 1}
+
+
+def _killed_while_its_answer_is_on_the_way(world: World) -> None:
+    class Kills(Watching):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await super().handle_async_request(request)
+            raise Killed
+
+    world.wrap = lambda inner: Kills(inner, world)
+    with pytest.raises((Killed, BaseExceptionGroup)):
+        world.run([task("a")])
+    world.wrap = lambda inner: inner
+
+
+def test_an_intent_whose_answer_a_crash_took_is_recorded_as_a_doubt(world: World) -> None:
+    _killed_while_its_answer_is_on_the_way(world)
+    assert [h.state for h in world.state.histories()] == [State.SUBMITTING]
+    assert world.run([task("a")]).this_run.submitted == 0
+    assert [record["reason"] for record in world.records("in_doubt")] == [
+        "a crash came between its submission and the answer"
+    ]
+    assert world.run([task("a")], rules=Rules(in_doubt="resubmit")).exit_code is Exit.OK
+    assert world.paid() == {"picture a": 2}
+
+
+@pytest.mark.parametrize("where", ["publish", "write_atomic"])
+def test_what_is_on_the_disk_is_not_asked_for_again(where: str) -> None:
+    world = World(Settings(service_time=5))
+    _killed_before(world, f"before {where}")
+    watching: list[Watching] = []
+
+    def wrap(inner: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
+        watching.append(Watching(inner, world))
+        return watching[0]
+
+    world.wrap = wrap
+    assert world.run([task("a")]).exit_code is Exit.OK
+    assert not watching[0].seen
+
+
+def test_an_image_and_its_sidecar_are_in_place_before_it_counts_as_saved(world: World) -> None:
+    class Noting(Storing):
+        async def write_atomic(self, path: str, data: bytes) -> None:
+            await self._inner.write_atomic(path, data)
+            self.steps.append(("sidecar", bytes(self._world.disk.data)))
+
+    storing = Noting(world.storage, world)
+    world.storage = storing  # type: ignore[assignment]
+    assert world.run([task("a")]).exit_code is Exit.OK
+    assert [step for step, _ in storing.steps] == ["sync", "publish", "sidecar"]
+    assert not any(b'"saved","task"' in data for _, data in storing.steps)
+    assert b'"saved","task"' in world.disk.data
+
+
+class Whole(httpx.AsyncBaseTransport):
+    """Answers at `path` with as much as may come in good order, and more: white space round what it says."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, path: str, pieces: int) -> None:
+        self.inner = inner
+        self.path = path
+        self.pieces = pieces
+        self.ended = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await self.inner.handle_async_request(request)
+        if request.url.path != self.path:
+            return answer
+        return httpx.Response(200, content=self._body(await answer.aread()), request=request)
+
+    async def _body(self, said: bytes) -> AsyncIterator[bytes]:
+        yield said
+        for _ in range(self.pieces):
+            await anyio.sleep(0)
+            yield b" " * 1024 * 1024
+        self.ended = True
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("path", "pieces"), [(wire.SUBMIT, 3), (wire.QUERY, 12)])
+def test_answers_have_a_byte_cap(world: World, path: str, pieces: int) -> None:
+    there: list[Whole] = []
+
+    def wrap(inner: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
+        there.append(Whole(inner, path, pieces))
+        return there[0]
+
+    world.wrap = wrap
+    world.run([task("a")], limits=Limits(task_timeout=100.0))
+    (history,) = world.state.histories()
+    if path == wire.SUBMIT:
+        assert (history.state, "more than 1048576 bytes" in history.message) == (State.HELD, True)
+    assert not there[0].ended
+
+
+def test_images_have_the_byte_cap_of_the_manifest(world: World) -> None:
+    world.run([task("a")], limits=Limits(max_image_bytes=100))
+    (history,) = world.state.histories()
+    assert (history.state, history.message) == (State.FAILED_DOWNLOAD, "larger than the 100 bytes allowed")
+
+
+def test_a_connection_that_does_not_close_holds_no_run_up(world: World) -> None:
+    class Sticks(Watching):
+        async def aclose(self) -> None:
+            await anyio.sleep(1000)
+
+    world.wrap = lambda inner: Sticks(inner, world)
+    began = world.elapsed
+    result = world.run([task("a")])
+    assert world.elapsed - began < result.seconds + 20
+
+
+def test_a_huge_file_in_a_sidecars_place_makes_way_unread(world: World) -> None:
+    huge = b"x" * (MOST_BYTES + 1)
+    world.storage._put("a.png.json", huge)
+    assert world.run([task("a")]).exit_code is Exit.OK
+    assert huge in world.storage._files.values()
+
+
+def test_a_sidecar_of_another_task_makes_way(world: World) -> None:
+    world.run([task("b")])
+    theirs = world.storage._files["b.png.json"]
+    world.storage._put("a.png.json", theirs)
+    assert world.run([task("a")]).exit_code is Exit.OK
+    assert list(world.storage._files.values()).count(theirs) == 2

@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import anyio
 import httpx
@@ -20,13 +22,14 @@ from rsbatch.errors import Exit, StoreError
 from rsbatch.ledger import records
 from rsbatch.ledger.memory import MemoryDisk
 from rsbatch.ledger.mend import Rebuild
+from rsbatch.ledger.records import BadLine
 from rsbatch.ledger.replay import replay
 from rsbatch.ledger.writer import Ledger
 from rsbatch.lifecycle import State
 from rsbatch.model import Selection
 from rsbatch.simulator import Settings, wire
-from tests.runner.world import BASE, Killed, World, signal_at, task, tasks
-from torture.mishaps import Network, Weather
+from tests.runner.world import BASE, Killed, World, signal_at, task, tasks, within
+from torture.mishaps import Fuse, FusedFile, Network, Weather
 
 TWICE = ((1.0, signal.SIGINT), (1.0, signal.SIGINT))
 """Two signals at once, after 1 s: open submissions are given up at 3 s."""
@@ -41,6 +44,15 @@ def test_a_submission_given_up_while_its_intent_is_synced_is_not_held(world: Wor
     _behind(world, weather := Weather())
     world.run([task("a")], signals=signal_at(*TWICE))
     assert [h.state for h in world.state.histories()] == [State.NOT_SUBMITTED]
+    assert not weather.sent
+
+
+def test_a_submission_given_up_while_it_waits_for_the_sync_of_another_is_not_held(world: World) -> None:
+    world.disk_latency = iter([0.0, 5.0, *[0.0] * 50]).__next__
+    world.launch = within(1000)
+    _behind(world, weather := Weather())
+    world.run(tasks(2), signals=signal_at(*TWICE))
+    assert [h.state for h in world.state.histories()] == [State.NOT_SUBMITTED, State.NOT_SUBMITTED]
     assert not weather.sent
 
 
@@ -71,6 +83,7 @@ def test_an_answer_is_taken_though_closing_its_connection_was_interrupted(world:
             return httpx.Response(200, stream=Lingers(), request=request)
 
     world.wrap = lambda inner: Slow()
+    world.launch = within(1000)
     world.run([task("a")], signals=signal_at(*TWICE))
     assert [(h.state, h.job_id) for h in world.state.histories()] == [(State.SUBMITTED, "task_1")]
 
@@ -136,6 +149,24 @@ def test_done_without_images_counts_only_three_times_in_a_row(world: World) -> N
     assert world.run([task("a")]).exit_code is Exit.OK
 
 
+def test_a_job_that_is_forgotten_now_and_then_is_waited_for(world: World) -> None:
+    class Forgets(httpx.AsyncBaseTransport):
+        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+            self.inner = inner
+            self.queries = 0
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == wire.QUERY:
+                self.queries += 1
+                if self.queries % 2:
+                    return httpx.Response(404, json={"code": "job_not_found", "message": "?"}, request=request)
+            return await self.inner.handle_async_request(request)
+
+    world.use(service_time=1200, sigma=0)
+    world.wrap = Forgets
+    assert world.run([task("a")]).exit_code is Exit.OK
+
+
 def test_a_deleted_file_that_had_made_way_does_not_take_the_next_ones_sidecar(world: World) -> None:
     old, new = task("a", "one"), task("a", "two")
     world.run([old])
@@ -148,6 +179,115 @@ def test_a_deleted_file_that_had_made_way_does_not_take_the_next_ones_sidecar(wo
         found = sidecar.parse(world.storage._files["a.png.json"])
         assert found is not None
         assert found.key == new.key
+
+
+def test_what_stands_where_a_moved_file_stood_is_left_alone(world: World) -> None:
+    old, new = task("a", "one"), task("a", "two")
+    world.run([old])
+    size = len(world.files["a.png"])
+    world.run([new])
+    del world.storage._files[f"a~{old.key[:8]}.png"]
+    world.storage._files["a.png"] = edited = b"x" * size
+    world.run([new])
+    assert world.storage._files["a.png"] == edited
+
+
+class Says(httpx.AsyncBaseTransport):
+    """Answers at `path` what `answer` gives for the number of the request there, from 1, if it gives anything."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, path: str, answer: Callable[[int], Any]) -> None:
+        self.inner = inner
+        self.path = path
+        self.answer = answer
+        self.count = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.path not in request.url.path:
+            return await self.inner.handle_async_request(request)
+        self.count += 1
+        status, body = self.answer(self.count) or (0, None)
+        if status:
+            return httpx.Response(status, json=body, request=request)
+        return await self.inner.handle_async_request(request)
+
+
+def test_a_saved_image_whose_job_failed_since_stays_saved(world: World) -> None:
+    world.run([task("a")])
+    del world.storage._files["a.png"]
+    world.wrap = lambda inner: Says(inner, wire.QUERY, lambda number: (200, {"status": "FAIL"}))
+    result = world.run([task("a")])
+    assert (result.exit_code, result.differing.gone) == (Exit.SOME_FAILED, ["a"])
+    assert [h.state for h in world.state.histories()] == [State.SAVED]
+
+
+def test_a_missing_image_is_not_bought_again_for_one_answer_that_its_job_is_unknown(world: World) -> None:
+    world.run([task("a")])
+    del world.storage._files["a.png"]
+    unknown = {"code": "job_not_found", "message": "?"}
+    world.wrap = lambda inner: Says(inner, wire.QUERY, lambda number: (404, unknown) if number == 1 else None)
+    result = world.run([task("a")], selection=Selection(rebuy_missing=True))
+    assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
+
+
+def test_an_address_that_expired_is_not_asked_again(world: World) -> None:
+    class Expired(httpx.AsyncBaseTransport):
+        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+            self.inner = inner
+            self.first: httpx.URL | None = None
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "GET":
+                self.first = self.first or request.url
+                if request.url == self.first:
+                    return httpx.Response(403, request=request)
+            return await self.inner.handle_async_request(request)
+
+    world.wrap = Expired
+    assert world.run([task("a")]).exit_code is Exit.OK
+
+
+def test_queries_do_not_outlast_the_grace_time(world: World) -> None:
+    class Silent(httpx.AsyncBaseTransport):
+        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+            self.inner = inner
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == wire.QUERY:
+                await anyio.sleep_forever()
+            return await self.inner.handle_async_request(request)
+
+    world.use(service_time=5)
+    world.wrap = Silent
+    world.launch = within(1000)
+    assert world.run(tasks(2), signals=signal_at((20.0, signal.SIGINT)), grace=5.0).seconds < 30
+
+
+def test_a_saved_image_comes_back_to_its_place_whatever_the_manifest_says_by_now(world: World) -> None:
+    one = task("a")
+    world.run([one])
+    del world.storage._files["a.png"]
+    assert world.run([replace(one, path="elsewhere/{ext}.{ext}")]).exit_code is Exit.OK
+    assert set(world.files) == {"a.png"}
+
+
+def test_two_images_of_the_same_bytes_are_two_files(world: World) -> None:
+    class Same(httpx.AsyncBaseTransport):
+        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+            self.inner = inner
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            answer = await self.inner.handle_async_request(request)
+            if request.method == "GET":
+                kept.append(await answer.aread())
+                return httpx.Response(200, stream=httpx.ByteStream(kept[0]), request=request)
+            return answer
+
+    kept: list[bytes] = []
+    world.wrap = Same
+    old, new = task("a", "one"), task("a", "two")
+    world.run([old])
+    world.run([new])
+    assert set(world.files) == {"a.png", f"a~{old.key[:8]}.png"}
 
 
 def test_a_move_that_a_crash_cut_off_takes_its_sidecar_along() -> None:
@@ -272,3 +412,46 @@ def test_an_image_in_the_place_of_a_deleted_one_is_not_taken_for_it(world: World
     assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
     assert world.files["a.png"] == first
     assert second in world.files.values()
+
+
+def _ledger(disk: MemoryDisk, latency: float = 0.0) -> Ledger:
+    inner, state = disk.open()
+
+    class Clock:
+        def wall(self) -> float:
+            return 1.0
+
+    file = FusedFile(inner, disk, Fuse(), lambda: latency)
+    return Ledger(file, state, clock=Clock(), run="r")
+
+
+STARTED = records.run_started(service="s", name="n", manifest="m", manifest_sha256="0", version="0", tasks=1)
+
+
+def test_what_is_written_is_durable_though_the_writer_was_given_up() -> None:
+    disk = MemoryDisk()
+
+    async def main() -> None:
+        ledger = _ledger(disk, 1.0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(ledger.write, STARTED)
+            await anyio.sleep(0.5)
+            with anyio.move_on_after(0.1):  # while it waits for the other's sync
+                await ledger.write(records.run_ended({}))
+            assert b"run_ended" in disk.data
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_ledger_that_is_closed_has_all_that_was_put_and_nothing_else() -> None:
+    disk = MemoryDisk()
+
+    async def main() -> None:
+        ledger = _ledger(disk)
+        ledger.put(STARTED)
+        with pytest.raises(BadLine):
+            ledger.put(records.submitted("a", "k", attempt=1, job_id="j", request_id=None))
+        await ledger.close()
+
+    trio.run(main)
+    assert replay(io.BytesIO(bytes(disk.data)), "memory").state.runs == 1

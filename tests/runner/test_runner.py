@@ -152,6 +152,7 @@ def test_moderation_is_final() -> None:
     assert result.tasks[Category.FAILED] == 2
     assert result.spend.total == 0
     assert all(h.state is State.FAILED_FINAL for h in world.state.histories())
+    assert len(world.records("submitting")) == 2, "it is not tried again"
 
 
 @pytest.mark.parametrize("fault", ["unreadable-json", "unreadable-html", "reset-after", "504-after", "502-html-after"])

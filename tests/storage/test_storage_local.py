@@ -8,12 +8,16 @@ import os
 import resource
 import signal
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
+from rsbatch.disk import AsyncFile, RealFileSystem, StrPath
 from rsbatch.errors import StoreError
 from rsbatch.storage.interface import NOT_A_FILE, Occupied
 from rsbatch.storage.local import LocalStorage
@@ -158,6 +162,113 @@ async def test_a_pipe_in_place_of_an_image_does_not_hang(local: LocalStorage, ro
         with pytest.raises(Occupied):
             await put(local, "a.png", b"x")
     assert await local.files() == []
+
+
+class Racing(RealFileSystem):
+    """Somebody puts another thing at `place` just after it was looked at, or removed."""
+
+    def __init__(self, place: Path, put: Callable[[Path], object]) -> None:
+        self.place = place
+        self.put = put
+
+    def stat(self, path: StrPath, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result:
+        found = super().stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+        if path == self.place.name:
+            self.place.unlink()
+            self.put(self.place)
+        return found
+
+    def unlink(self, path: StrPath, *, dir_fd: int | None = None) -> None:
+        super().unlink(path, dir_fd=dir_fd)
+        if path == self.place.name:
+            self.put(self.place)
+
+
+async def test_a_link_that_takes_an_images_place_meanwhile_is_not_read(root: Path) -> None:
+    root.mkdir(parents=True)
+    (root / "a.png").write_bytes(b"ours")
+    (root / "theirs").write_bytes(b"theirs")
+    storage = LocalStorage(root, Racing(root / "a.png", lambda place: place.symlink_to("theirs")))
+    with pytest.raises(StoreError):
+        await storage.read("a.png", 10)
+
+
+async def test_a_pipe_that_takes_an_images_place_meanwhile_is_not_waited_for(root: Path) -> None:
+    root.mkdir(parents=True)
+    (root / "a.png").write_bytes(b"ours")
+    assert await LocalStorage(root, Racing(root / "a.png", os.mkfifo)).read("a.png", 10) == b""
+
+
+async def test_a_file_that_takes_a_parts_place_meanwhile_is_not_written_to(root: Path) -> None:
+    (root / ".parts").mkdir(parents=True)
+    (root / ".parts" / "k").write_bytes(b"stale")
+    theirs = root / "theirs"
+    theirs.write_bytes(b"theirs")
+    storage = LocalStorage(root, Racing(root / ".parts" / "k", lambda place: os.link(theirs, place)))
+    with pytest.raises(StoreError):
+        async with storage.open_part("k") as part:
+            await part.write(b"x")
+    assert theirs.read_bytes() == b"theirs"
+
+
+class Held:
+    """A file whose `held` call goes on in a thread when its caller is cancelled, as those of aiofiles do."""
+
+    def __init__(self, inner: AsyncFile, held: str) -> None:
+        self._inner = inner
+        self._held = held
+        self.at_work, self.goes_on = anyio.Event(), anyio.Event()
+        self.done: list[str] = []
+
+    async def _do(self, name: str, *args: Any) -> Any:
+        if name == self._held:
+            self.at_work.set()
+            await self.goes_on.wait()
+        result = await getattr(self._inner, name)(*args)
+        self.done.append(name)
+        return result
+
+    async def write(self, data: bytes) -> Any:
+        return await self._do("write", data)
+
+    async def flush(self) -> None:
+        await self._do("flush")
+
+    async def close(self) -> None:
+        await self._do("close")
+
+    def fileno(self) -> int:
+        return self._inner.fileno()
+
+
+@pytest.mark.parametrize("held", ["write", "flush", "close"])
+async def test_a_part_is_not_closed_while_something_is_done_to_it(root: Path, held: str) -> None:
+    files: list[Held] = []
+
+    class Holding(RealFileSystem):
+        async def open_async(self, create: Callable[[], int]) -> AsyncFile:
+            files.append(Held(await super().open_async(create), held))
+            return files[0]
+
+    async def download() -> None:
+        with scope:
+            async with LocalStorage(root, Holding()).open_part("k") as part:
+                await part.write(b"x" * 2**20)
+                await part.sync()
+                await anyio.lowlevel.checkpoint()
+
+    scope = anyio.CancelScope()
+    async with anyio.create_task_group() as group:
+        group.start_soon(download)
+        while not files:
+            await anyio.lowlevel.checkpoint()
+        await files[0].at_work.wait()
+        scope.cancel()
+        await anyio.lowlevel.checkpoint()
+        files[0].goes_on.set()
+    assert files[0].done[-1] == "close"
+    assert held in files[0].done
+    assert files[0].done.count("close") == 1
 
 
 async def test_a_kill_between_link_and_unlink_is_finished(local: LocalStorage, root: Path) -> None:

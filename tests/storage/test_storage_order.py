@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from rsbatch.disk import RealFileSystem
-from rsbatch.ledger.local import open_ledger
+from rsbatch.ledger.local import open_ledger, replace_ledger
 from rsbatch.storage.local import LocalStorage
 
 pytestmark = pytest.mark.anyio
@@ -38,15 +39,15 @@ class Noting(RealFileSystem):
         super().sync_folder(fd)
 
     def link(self, source: Any, target: Any, **more: Any) -> None:
-        self.calls.append(("link", str(target)))
+        self.calls.append(("link", Path(target).name))
         super().link(source, target, **more)
 
     def unlink(self, path: Any, **more: Any) -> None:
-        self.calls.append(("unlink", str(path)))
+        self.calls.append(("unlink", Path(path).name))
         super().unlink(path, **more)
 
     def rename(self, source: Any, target: Any, **more: Any) -> None:
-        self.calls.append(("rename", str(target)))
+        self.calls.append(("rename", Path(target).name))
         super().rename(source, target, **more)
 
     def mkdir(self, path: Any, *args: Any, **more: Any) -> None:
@@ -79,6 +80,7 @@ async def test_a_sidecar_is_durable_before_it_has_its_name(tmp_path: Path) -> No
     await LocalStorage(tmp_path, fs).write_atomic("a.png.json", b"{}")
     (rename,) = [n for n, call in enumerate(fs.calls) if call == ("rename", "a.png.json")]
     assert any(kind == "sync" and name.startswith("~") for kind, name in fs.calls[:rename])
+    assert ("sync", tmp_path.name) in fs.calls[rename:]
 
 
 @needs_proc
@@ -89,3 +91,74 @@ async def test_a_rescue_is_durable_before_it_is_told(tmp_path: Path) -> None:
     file.rescue([b"line\n"])
     file.close()
     assert ("sync", "ledger.jsonl.rescue") in fs.calls
+
+
+def _after(calls: list[tuple[str, str]], call: tuple[str, str]) -> list[tuple[str, str]]:
+    return calls[calls.index(call) + 1 :]
+
+
+@needs_proc
+async def test_names_are_durable_where_there_are_no_hard_links(tmp_path: Path) -> None:
+    class Fat(Noting):
+        def link(self, source: Any, target: Any, **more: Any) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    fs = Fat()
+    storage = LocalStorage(tmp_path, fs)
+    async with storage.open_part("k-1") as part:
+        await part.write(b"image")
+    await storage.publish("k-1", "sub/a.png")
+    assert ("sync", "sub") in _after(fs.calls, ("rename", "a.png"))
+
+
+@needs_proc
+async def test_what_is_settled_is_synced_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.png").write_bytes(b"image")
+    fs = Noting()
+    await LocalStorage(tmp_path, fs).settle("sub/a.png")
+    assert ("sync", "sub") in _after(fs.calls, ("sync", "a.png"))
+    assert ("sync", tmp_path.name) in fs.calls, "a killed run may have made the folder, and not synced it"
+
+
+@needs_proc
+async def test_a_move_is_durable_on_both_sides(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "old" / "a.png").write_bytes(b"image")
+    fs = Noting()
+    await LocalStorage(tmp_path, fs).move("old/a.png", "new/a.png")
+    assert ("sync", "old") in _after(fs.calls, ("unlink", "a.png"))
+    assert ("sync", "new") in _after(fs.calls, ("link", "a.png"))
+
+
+@needs_proc
+async def test_a_folder_that_was_there_is_synced_once(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    fs = Noting()
+    storage = LocalStorage(tmp_path, fs)
+    for number in (1, 2):
+        await storage.write_atomic(f"sub/{number}.json", b"{}")
+    assert fs.calls.count(("sync", tmp_path.name)) == 2, "for its own name and that of the parts"
+
+
+@needs_proc
+async def test_a_rescues_name_is_durable(tmp_path: Path) -> None:
+    fs = Noting()
+    file, _, _ = open_ledger(tmp_path, fs)
+    assert ("sync", "ledger.jsonl.reserve") in fs.calls, "its room is taken before it is needed"
+    fs.calls.clear()
+    file.rescue([b"line\n"])
+    file.close()
+    assert ("sync", tmp_path.name) in _after(fs.calls, ("sync", "ledger.jsonl.rescue"))
+
+
+@needs_proc
+async def test_a_ledger_is_whole_before_it_takes_anothers_name(tmp_path: Path) -> None:
+    (tmp_path / "ledger.jsonl").write_bytes(b"damaged\n")
+    fs = Noting()
+    replace_ledger(tmp_path / "ledger.jsonl", b"sound\n", fs)
+    (rename,) = [n for n, call in enumerate(fs.calls) if call == ("rename", "ledger.jsonl")]
+    assert ("sync", "ledger.jsonl.new") in fs.calls[:rename]
+    assert ("sync", tmp_path.name) in fs.calls[rename:]
+    assert (tmp_path / "ledger.jsonl").stat().st_mode & 0o777 == 0o600
