@@ -5,6 +5,9 @@ text that is the defence, the text with the defence taken out, and the tests tha
 a copy of the package, never here. A defence counts as noticed only if one of its tests was run and failed: a test that
 cannot be found or a module that cannot be imported proves nothing. Text that is not there exactly once is a failure,
 too: the table must not outlive what it is about. All the tests run with the package as it is, too, and must pass.
+
+What another defence covers, so that nobody could notice that it alone was taken out, stands under `covered` in the
+table: where it is, and why it may go unnoticed.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ TABLE = Path(__file__).with_name("defences.toml")
 SHORT_COUNT = 12
 SECONDS = 120.0
 """The tests of one defence may take this long; most take less than one second."""
+CONTROL_SECONDS = 1200.0
+"""The same for all of them together, with the package as it is."""
 PROCESSES = 2
 
 
@@ -40,7 +45,8 @@ PROCESSES = 2
 class Defence:
     """One line of the table; `file` is relative to the package, `tests` are pytest's node ids, relative to tests/.
 
-    `slow` ones start real processes.
+    `slow` ones start real processes. `seconds` stand where the tests cannot end without the defence: to be at work
+    still after so long counts as noticed then.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Defence:
     new: str
     tests: tuple[str, ...]
     slow: bool = False
+    seconds: float = 0.0
 
     @property
     def seed(self) -> int:
@@ -66,23 +73,37 @@ class Defence:
         return text.replace(self.old, self.new)
 
 
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A defence that another one covers: `text` stands once in rsbatch/`file`; `why` nobody would notice."""
+
+    file: str
+    text: str
+    why: str
+
+
 def table() -> list[Defence]:
     """Read the table."""
     found = tomllib.loads(TABLE.read_text(encoding="utf-8"))["defence"]
     return [Defence(**{**entry, "tests": tuple(entry["tests"])}) for entry in found]
 
 
+def covered() -> list[Covered]:
+    """Read what has no entry, for another defence covers it."""
+    return [Covered(**entry) for entry in tomllib.loads(TABLE.read_text(encoding="utf-8"))["covered"]]
+
+
 # The process that has the libraries loaded, nothing of rsbatch, and is forked for each.
 
 
 def _serve() -> None:
-    """Read one job, `[name, file, text, [tests]]`, a line; answer `[name, verdict, seconds]` a line."""
+    """Read one job, `[name, file, text, [tests], seconds]`, a line; answer `[name, verdict, seconds]` a line."""
     jobs = [json.loads(line) for line in sys.stdin]
     _warm_up()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    for name, file, text, tests in jobs:
+    for name, file, text, tests, seconds in jobs:
         since = time.monotonic()
-        verdict = _try_one(file, text, tests)
+        verdict = _try_one(file, text, tests, seconds)
         out.write(json.dumps([name, verdict, round(time.monotonic() - since, 2)]) + "\n")
         out.flush()
 
@@ -98,7 +119,7 @@ def _warm_up() -> None:
         importlib.import_module(name)
 
 
-def _try_one(file: str, text: str, tests: Sequence[str]) -> str:
+def _try_one(file: str, text: str, tests: Sequence[str], seconds: float) -> str:
     with tempfile.TemporaryDirectory(prefix="rsbatch-defences-") as folder:
         package, report = Path(folder) / "rsbatch", Path(folder) / "report"
         shutil.copytree(ROOT / "rsbatch", package)  # with what is compiled, which goes by size and time
@@ -107,15 +128,14 @@ def _try_one(file: str, text: str, tests: Sequence[str]) -> str:
         pid = os.fork()
         if not pid:
             _run_tests(Path(folder), file, tests, report)
-        late = _wait(pid)
-        if late:
-            return "they did not end in time"
+        if _wait(pid, seconds or SECONDS):
+            return f"{NOTICED} {tests[0]}, which did not end" if seconds else "they did not end in time"
         return report.read_text(encoding="utf-8") if report.exists() else "their process came to nothing"
 
 
-def _wait(pid: int) -> bool:
+def _wait(pid: int, seconds: float) -> bool:
     """Wait for a process group; true if it had to be killed."""
-    until = time.monotonic() + SECONDS
+    until = time.monotonic() + seconds
     while not os.waitpid(pid, os.WNOHANG)[0]:
         if time.monotonic() > until:
             os.killpg(pid, signal.SIGKILL)
@@ -201,7 +221,7 @@ def _run_tests(folder: Path, file: str, tests: Sequence[str], report: Path) -> N
 # The row
 
 
-def _try(jobs: Sequence[tuple[str, str, str, Sequence[str]]]) -> dict[str, tuple[str, float]]:
+def _try(jobs: Sequence[tuple[str, str, str, Sequence[str], float]]) -> dict[str, tuple[str, float]]:
     """Try all in PROCESSES processes, the slow spread over them; gives verdict and seconds by name."""
     lines = [json.dumps(job) + "\n" for job in jobs]
     servers = []
@@ -243,7 +263,7 @@ def run(params: Params) -> Figure:
     failures, jobs = [], []
     for defence in every:
         try:
-            jobs.append((defence.name, defence.file, defence.taken_out(), defence.tests))
+            jobs.append((defence.name, defence.file, defence.taken_out(), defence.tests, defence.seconds))
         except (ValueError, OSError) as exc:
             failures.append(f"{defence.name}: {exc}; {_replay(defence)}")
     chosen = {defence.name for defence in every}
@@ -251,7 +271,9 @@ def run(params: Params) -> Figure:
         chosen = {d.name for d in Random(0).sample([d for d in every if not d.slow], SHORT_COUNT)}
     jobs = [job for job in jobs if job[0] in chosen]
     tests = sorted({test for defence in every if defence.name in chosen for test in defence.tests})
-    controls = [(f"control {n}", "", "", tests[n::PROCESSES]) for n in range(PROCESSES) if tests[n::PROCESSES]]
+    controls = [
+        (f"control {n}", "", "", tests[n::PROCESSES], CONTROL_SECONDS) for n in range(PROCESSES) if tests[n::PROCESSES]
+    ]
     results = _try([*controls, *jobs])
     failures += [f"{name}: {results[name][0]}" for name, *_ in controls if results[name][0] != PASSED]
     if not params.short:

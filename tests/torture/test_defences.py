@@ -23,6 +23,13 @@ def test_every_defence_is_there_exactly_once(defence: defences.Defence) -> None:
         assert f"def {name}" in (defences.ROOT / "tests" / file).read_text(encoding="utf-8"), test
 
 
+@pytest.mark.parametrize("one", defences.covered(), ids=lambda one: one.text)
+def test_what_another_defence_covers_is_there_and_has_its_reason(one: defences.Covered) -> None:
+    text = (defences.ROOT / "rsbatch" / one.file).read_text(encoding="utf-8")
+    assert text.count(one.text) == 1
+    assert one.why
+
+
 def test_names_and_seeds_are_apart() -> None:
     every = defences.table()
     assert len({d.name for d in every}) == len({d.seed for d in every}) == len(every)
