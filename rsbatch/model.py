@@ -64,6 +64,7 @@ class Task:
     the output folder, POSIX separators, NFC, with `EXT` in the places of the extension. `usd` is the price
     in US dollars that the manifest's table gives, None where it gives none. `key` is 64 lower-case hex digits.
     `axes` are the names that told it from others of its entry: those of its matrix, and `row` or `file`.
+    `replaced`: its image was rejected, and a new sample asked for in its place.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Task:
     usd: Decimal | None
     origin: Origin
     axes: Mapping[str, Any] = field(default_factory=dict)
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,9 @@ def _failed(task: Task, history: History, terms: Terms, sizes: Sequence[int | No
 def _saved(task: Task, history: History, terms: Terms, sizes: Sequence[int | None]) -> Planned:
     altered = [f.path for f, size in zip(history.files, sizes, strict=True) if size is not None and size != f.bytes]
     missing = [f.path for f, size in zip(history.files, sizes, strict=True) if size is None]
+    if missing and task.replaced:  # who rejected an image may delete it
+        reason = f"{', '.join(missing)} is gone; it was rejected, and a new sample asked for in its place"
+        return Planned(task, history, _name(history), Action.SKIP, reason)
     if missing:
         reason = f"{', '.join(missing)} is gone; fetched again if the job still answers"
         return Planned(task, history, _name(history), Action.DOWNLOAD, reason, Differs.MISSING)

@@ -1,7 +1,7 @@
 """Hostile answers of the service, and an oracle that says what each may be taken for.
 
-Rule: the oracle is written from the words of docs/api.md with the standard library alone and shares nothing with
-`rsbatch.wire`. It says what must not be: a job called a refusal, a refusal without proof, a job id lost.
+Rule: the oracle is written from the words of the service's documentation with the standard library alone and shares
+nothing with `rsbatch.wire`. It says what must not be: a job called a refusal, a refusal without proof, a job id lost.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _may_name_job(case: Case) -> bool:
 
 
 def _error_code(value: Any) -> bool:
-    """Tell if there is an error with a code in it, in one of the shapes of api.md, or with a type."""
+    """Tell if there is an error with a code in it, in one of the documented shapes, or with a type."""
     if not isinstance(value, dict):
         return False
     inner = value.get("error")

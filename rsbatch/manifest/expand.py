@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -192,9 +192,10 @@ class _Expansion:
             names["sample"] = sample
             made = self._body(names) if body is None else body
             task = self._task(names, origin, made, sample, axes, numbered=count is not None)
-            yield task
-            for time in range(1, self.manifest.redos.get((task.id, task.key), 0) + 1):
-                yield self._again(names, task, time)
+            asked = self.manifest.redos.get((task.id, task.key), 0)
+            yield replace(task, replaced=True) if asked else task
+            for time in range(1, asked + 1):
+                yield replace(self._again(names, task, time), replaced=time < asked)
 
     def _count(self, names: Mapping[str, Any]) -> int | None:
         samples = self.entry.samples

@@ -199,7 +199,7 @@ class RequestFields(Section):
 
 
 REQUEST_FIELDS: Final = tuple(name for name in RequestFields.model_fields if name not in {"prompt_file", "extra_body"})
-"""The service's own fields, all that api.md lists."""
+"""The service's own fields, all that its documentation lists."""
 
 
 class TaskEntry(RequestFields):

@@ -129,7 +129,7 @@ class HttpFetcher:
 
 _HEADERS = {
     "Accept": "image/*",
-    # Compressed images gain nothing, and 194 KB of gzip can be 200 MB (reliability.md).
+    # Compressed images gain nothing, and 194 KB of gzip can be 200 MB.
     "Accept-Encoding": "identity",
     "Connection": "close",
     "User-Agent": f"rsbatch/{__version__}",

@@ -4,7 +4,7 @@ Rule: not what a URL looks like counts but what its host resolves to; every addr
 connection goes to an address that was checked, not to the name again (rebinding). A class of special
 addresses is open only where the service itself (`base_url`) is in it; link-local and metadata addresses never
 are. The list is our own: `ipaddress.is_global` of Python 3.11 says yes to 64:ff9b::7f00:1 and 2002:7f00:1::
-(reliability.md).
+(docs/reliability.md).
 """
 
 from __future__ import annotations

@@ -129,9 +129,7 @@ class _Gathering:
         if task.sample <= REDO_STEP:
             self._first = task
         number = (task.sample - 1) // REDO_STEP
-        first = self._first
-        asked = self._project.manifest.redos.get((first.id, first.key), 0)
-        return f"{first.id}-r{number + 2}" if number < asked else ""
+        return f"{self._first.id}-r{number + 2}" if task.replaced else ""
 
     def orphans(self) -> Iterator[Card]:
         """Give cards of what no task of the manifest has."""

@@ -5,7 +5,7 @@ strings inside one output folder. A download first goes to a *part*, named by th
 such as `<key>-1`), and stands at its final path only by `publish`. The interface knows no ledger and no
 manifest.
 
-The order of a download (reliability.md): `open_part`, `Part.write`…, `Part.sync`, the ledger's `downloaded`,
+The order of a download (docs/architecture.md): `open_part`, `Part.write`…, `Part.sync`, the ledger's `downloaded`,
 `publish`, `write_atomic` of the sidecar, the ledger's `saved`.
 """
 

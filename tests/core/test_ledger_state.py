@@ -348,7 +348,7 @@ def test_a_record_of_another_job_or_attempt_backs_nothing(state: State, record: 
 
 @dataclass
 class Attempt:
-    """The plain rule of product.md: an attempt is spent unless it was freed."""
+    """The plain rule: an attempt is spent unless it was freed."""
 
     usd: Decimal | None
     freed: bool = False

@@ -1,4 +1,4 @@
-"""The table of states and events is whole, and says what product.md says."""
+"""The table of states and events is whole, and says what is written down here once more."""
 
 from __future__ import annotations
 

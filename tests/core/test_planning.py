@@ -1,7 +1,8 @@
-"""What a run would do with each task: every row of product.md's table, and who owns which history."""
+"""What a run would do with each task: every row of the table, and who owns which history."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -31,6 +32,15 @@ def judge(book: Book, sizes: Any = (100,), in_doubt: InDoubt = "hold", **selecti
     history = book.state.get(it.id, it.key)
     known = sizes if history is not None and history.state is State.SAVED else ()
     return decide(it, history, book.state, Terms(Selection(**selection), in_doubt), known)
+
+
+def test_an_image_that_was_rejected_may_be_deleted() -> None:
+    state = at(State.SAVED).state
+    for replaced, action in ((True, Action.SKIP), (False, Action.DOWNLOAD)):
+        one = replace(task(), replaced=replaced)
+        planned = decide(one, state.get("cat", one.key), state, Terms(Selection(), "hold"), [None])
+        assert (planned.action, planned.differs is None) == (action, replaced)
+        assert planned.reason.startswith("cat.png is gone; " + ("it was rejected" if replaced else "fetched again"))
 
 
 ROWS: list[tuple[str, Book, dict[str, Any], str, Action, str]] = [

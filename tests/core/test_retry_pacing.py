@@ -35,7 +35,7 @@ def test_backoff_doubles_is_capped_and_spread_by_half(failures: int, seed: int) 
 
 
 def test_the_numbers_that_are_promised() -> None:
-    """product.md: 5 attempts a task, 5 downloads in 10 minutes, DONE without images 3 times, 15 minutes of nothing."""
+    """5 attempts a task, 5 downloads in 10 minutes, DONE without images 3 times, 15 minutes of nothing."""
     assert (SUBMIT_ATTEMPTS, DOWNLOAD_ATTEMPTS, DOWNLOAD_SECONDS) == (5, 5, 600.0)
     assert (UNKNOWN_JOB_SECONDS, EMPTY_DONE_QUERIES, UNAVAILABLE_SECONDS, BACKOFF_MOST) == (600.0, 3, 900.0, 60.0)
 

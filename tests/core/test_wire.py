@@ -1,4 +1,4 @@
-"""What every answer of the service means, row by row of api.md, and that no byte string is a surprise."""
+"""What every answer of the service means, row by row of the service's tables, and that no byte string is a surprise."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_accepted(body: Any, job_id: str, request_id: str | None) -> None:
 
 
 ROWS = [
-    # the status table of api.md
+    # the table of statuses
     ("400 does not fit", 400, error(), Refused("invalid_request", "why", 400, final=True)),
     ("400 moderation", 400, error("moderation_blocked"), Refused("moderation_blocked", "why", 400, final=True)),
     ("401", 401, error("invalid_api_key"), Stop(Fatal.KEY, "HTTP 401: why", 401)),
@@ -95,7 +95,7 @@ ROWS = [
     ("502 coded", 502, {"error": error("bad_upstream")}, Refused("bad_upstream", "why", 502, final=False)),
     ("503 coded", 503, error("rate_limit"), Throttled("HTTP 503: why", 503)),
     ("503 coded balance", 503, error("balance_low"), Stop(Fatal.BALANCE, "why", 503)),
-    # product.md: fatal for the run
+    # fatal for the run
     ("301", 301, b"", Stop(Fatal.ADDRESS, "it redirects", 301)),
     ("404 plain", 404, b"", Stop(Fatal.ADDRESS, "HTTP 404 with no error object", 404)),
     ("404 message", 404, {"message": "no Route"}, Stop(Fatal.ADDRESS, "HTTP 404: no Route", 404)),
@@ -284,7 +284,7 @@ def test_dates_to_wait_for() -> None:
 
 
 def test_what_others_rest_on() -> None:
-    """Addresses of api.md, and sentences that stand in the documentation."""
+    """Addresses, and sentences that stand in the documentation."""
     assert (SUBMIT_PATH, QUERY_PATH) == ("/v1/aiart/openai/image/submit", "/v1/aiart/openai/image/query")
     assert RETRY_AFTER_MOST == 600.0
     assert [kind.value for kind in Fatal] == [
@@ -299,7 +299,7 @@ def test_a_redirect_tells_where_to_without_its_query() -> None:
 
 
 def proved(status: int, value: Any) -> bool:
-    """The rules of product.md under which no job came of a submission, written once more."""
+    """The rules under which no job came of a submission, written once more."""
     job = value.get("job_id") if isinstance(value, dict) else None
     if job or status in {408, 504} or status < 200 or status >= 1000:
         return False

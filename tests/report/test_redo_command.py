@@ -196,3 +196,20 @@ def test_what_lost_records_may_have_bought_is_held(batch: Batch, capsys: pytest.
     assert (batch.output / "hero-r2.png").exists()
     assert redo(batch, reject(batch, "hero-r2")) == 0, "what came after the repair is known"
     assert (batch.output / "hero-r3.png").exists()
+
+
+@pytest.mark.slow
+def test_a_rejected_image_may_be_deleted(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not fetched again, nor bought: not even where missing ones are."""
+    assert redo(batch, reject(batch, "hero")) == 0
+    assert redo(batch, reject(batch, "hero-r2")) == 0
+    before = submitted(batch)
+    for name in ("hero.png", "hero-r2.png", "simulator.jsonl"):
+        (batch.output / name).unlink()
+    capsys.readouterr()
+    assert main(["run", str(batch.manifest), "--simulate", "--select", "hero*", "--rebuy-missing"]) == 0
+    assert submitted(batch) == before
+    assert "hero.png is gone" not in capsys.readouterr().err
+    (batch.output / "hero-r3.png").unlink()
+    assert main(["run", str(batch.manifest), "--simulate", "--select", "hero*"]) == 1
+    assert "hero-r3.png is gone" in capsys.readouterr().err
