@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -412,6 +413,46 @@ def test_an_image_in_the_place_of_a_deleted_one_is_not_taken_for_it(world: World
     assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
     assert world.files["a.png"] == first
     assert second in world.files.values()
+
+
+def test_no_form_of_the_key_is_told_that_a_query_or_a_submission_brings_back(world: World) -> None:
+    world.key = "0123456789/without a form"
+    encoded = base64.b64encode(world.key.encode()).decode()
+
+    class Encoded(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == wire.SUBMIT and b"picture a" in request.content:
+                return httpx.Response(200, json={"job_id": "task_1"}, request=request)
+            if request.url.path == wire.SUBMIT:
+                return httpx.Response(400, json={"code": "bad", "message": f"who is {encoded}?"}, request=request)
+            told = "see https://x.example/log?sig=canary"
+            return httpx.Response(200, json={"status": "FAIL", "error_message": told}, request=request)
+
+    world.wrap = lambda inner: Encoded()
+    world.run([task("a"), task("b")])
+    assert {h.state for h in world.state.histories()} == {State.FAILED_FINAL}
+    told = bytes(world.disk.data).decode() + "\n".join(world.observer.notes)
+    assert "who is (key)" in told
+    assert encoded[:12] not in told
+    assert "canary" not in told
+
+
+def test_a_service_that_takes_no_connection_is_tried_again(world: World) -> None:
+    """Also over a transport that does not tell of its steps."""
+
+    class Refuses(httpx.AsyncBaseTransport):
+        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+            self.inner = inner
+            self.times = 3
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            self.times -= 1
+            if self.times >= 0:
+                raise httpx.ConnectError("refused", request=request)
+            return await self.inner.handle_async_request(request)
+
+    world.wrap = Refuses
+    assert world.run([task("a")]).exit_code is Exit.OK
 
 
 def _ledger(disk: MemoryDisk, latency: float = 0.0) -> Ledger:
