@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from rsbatch.ledger import records
 from rsbatch.ledger.records import BadLine, Record, encode, run_ended
 from rsbatch.ledger.replay import replay
 from rsbatch.ledger.state import JOB_NOT_FOUND, Bucket, History, LedgerState
@@ -490,3 +491,19 @@ def test_a_name_that_is_no_text_is_refused(name: str) -> None:
     value = encode(CAT.submitting(), seq=1, ts=NOW, run="r1")[1]
     with pytest.raises(BadLine):
         LedgerState().apply(value | {name: 5})
+
+
+def test_when_the_newest_run_began() -> None:
+    book = Book()
+    assert book.state.began == 0
+    for _ in range(2):
+        book.put(started(), records.run_ended({}))
+        assert book.state.began == NOW + book.state.seq - 2
+
+
+def test_a_new_name_takes_the_place_of_the_old_one_in_the_index() -> None:
+    book = at(State.SAVED)
+    assert [h.task for h in book.state.of_id("cat")] == ["cat"]
+    book.put(Steps("tom", key=key_of("cat")).renamed("cat"))
+    assert [h.task for h in book.state.of_id("tom")] == ["tom"]
+    assert book.state.of_id("cat") == []
