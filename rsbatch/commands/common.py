@@ -156,15 +156,18 @@ def _names_of(manifest: Manifest, entry: Entry) -> set[str]:
     return set().union(*(one.names for one in made), *(slot.names for slot in slots))
 
 
-def run_words(args: argparse.Namespace, manifest: Manifest) -> str:
-    """Give the command that goes on with this one: what `command_words` gives, and what this run may do.
+def run_words(args: argparse.Namespace, manifest: Manifest, submitted: int) -> str:
+    """Give the command that goes on with this one: what `command_words` gives, and what is left of what it may do.
 
-    What buys the same again is left out: to go on must not pay once more for what failed once more.
+    What buys the same again is left out: to go on must not pay once more for what failed once more. `submitted` of
+    its `--limit` are used up.
     """
     import shlex
 
     words = ["--from", str(args.rejects)] if args.command == "redo" else []
-    for name in ("limit", "in_flight", "budget"):
+    if getattr(args, "limit", None) is not None:  # redo has none
+        words += ["--limit", str(max(0, args.limit - submitted))]
+    for name in ("in_flight", "budget"):
         value = getattr(args, name, None)
         words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     words += ["--in-doubt", "hold"] if args.in_doubt == "hold" else []

@@ -95,7 +95,8 @@ def execute(args: argparse.Namespace, project: Project, pending: str = "") -> in
         observer.close()
     if metrics is not None:
         metrics.ended(result)
-    lines = in_words(result, command_words(args, project.manifest), run_words(args, project.manifest))
+    words = run_words(args, project.manifest, result.this_run.submitted)
+    lines = in_words(result, command_words(args, project.manifest), words)
     if pending and result.selected[Category.PENDING]:
         lines.append(pending)
     lines.append(f"images: {project.folder}")

@@ -288,6 +288,14 @@ def test_a_selection_that_matches_nothing_is_wrong_usage(project: Project) -> No
     assert "nothing-*" in done.err
 
 
+def test_a_hint_to_go_on_has_what_is_left_of_the_limit(project: Project) -> None:
+    project.write(SIMPLE.replace("SAMPLES", "samples: 4") + "prices: [{usd: 1}]\n")
+    done = project("run", "manifest.yaml", "--simulate", "--limit", "3", "--budget", "2.5")
+    assert done.code == 3
+    assert "this run submitted 2 " in done.out
+    assert "rsbatch run manifest.yaml --simulate --limit 1 --budget 2.5\n" in done.out
+
+
 def test_remedies_keep_the_selection(project: Project) -> None:
     project.write(SIMPLE.replace("SAMPLES", "") + "prices: [{usd: 1}]\n")
     words = ["run", "manifest.yaml", "--simulate"]
