@@ -16,11 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rsbatch.errors import UsageError
-from rsbatch.manifest.expand import Entry, Manifest, Text
-from rsbatch.manifest.faults import Fault
-from rsbatch.manifest.fields import Slot
-from rsbatch.manifest.sources import read_prompt
-from rsbatch.manifest.templates import template
+from rsbatch.manifest.expand import Manifest
 from rsbatch.model import Selection
 from rsbatch.session import Options, Project, open_project
 from rsbatch.text import printable
@@ -135,25 +131,8 @@ def command_words(args: argparse.Namespace, manifest: Manifest) -> str:
     words += ["--simulate"] if args.simulate else []
     words += ["--output", str(args.output)] if args.output else []
     words += [word for name, value in args.var for word in ("--var", f"{name}={value}")]
-    words += ["--date", manifest.run_date] if args.date or _is_dated(manifest) else []
+    words += ["--date", manifest.run_date] if args.date or manifest.dated else []
     return shlex.join(words)
-
-
-def _is_dated(manifest: Manifest) -> bool:
-    """Tell if tomorrow's tasks would be others, or elsewhere; True also where a prompt's file is known only later."""
-    return manifest.dated_output or any("run" in _names_of(manifest, entry) for entry in manifest.entries)
-
-
-def _names_of(manifest: Manifest, entry: Entry) -> set[str]:
-    """Give the names that the templates of an entry use."""
-    made = [text.made for text in (entry.id, entry.samples, entry.rows, entry.files) if isinstance(text, Text)]
-    if entry.prompt_file is not None:
-        try:
-            made.append(template(read_prompt(manifest.folder, (entry.prompt_file.made.constant or "").strip())))
-        except Fault:
-            return {"run"}
-    slots = [slot for slot in (*entry.slots, entry.extra_body) if isinstance(slot, Slot)]
-    return set().union(*(one.names for one in made), *(slot.names for slot in slots))
 
 
 def run_words(args: argparse.Namespace, manifest: Manifest, submitted: int) -> str:

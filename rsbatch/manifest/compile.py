@@ -149,9 +149,9 @@ def compile_entry(found: Findings, context: Context, index: int, node: Node) -> 
     slots = tuple(value for _, value in fields.values() if isinstance(value, Slot))
     extra_body = extra[1] if extra else None
     body_names = _body_names(found, context, slots, extra_body, prompt_file)
-    if matrix is not None and body_names is not None:
-        used = body_names.union(context.path_names, *(text.made.names for text in texts.values() if text))
-        _check_added(found, [*steps, "matrix", "include"], matrix, used)
+    used = None if body_names is None else body_names.union(*(text.made.names for text in texts.values() if text))
+    if matrix is not None and used is not None:
+        _check_added(found, [*steps, "matrix", "include"], matrix, used | context.path_names)
     if len(found.problems) > before:
         return None
     samples = items.get("samples")
@@ -168,6 +168,7 @@ def compile_entry(found: Findings, context: Context, index: int, node: Node) -> 
         rows=texts.get("rows"),
         files=texts.get("files"),
         sample_in_body=body_names is None or "sample" in body_names,
+        dated=used is None or "run" in used,
     )
 
 

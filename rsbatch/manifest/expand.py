@@ -49,7 +49,11 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A compiled entry of `tasks`. `constants` are the fields that are alike in all its tasks."""
+    """A compiled entry of `tasks`. `constants` are the fields that are alike in all its tasks.
+
+    `sample_in_body`, `dated`: its requests depend on `sample`, its tasks on `run`; True also where a prompt's file is
+    known only later.
+    """
 
     index: int
     place: Place
@@ -63,6 +67,7 @@ class Entry:
     rows: Text | None
     files: Text | None
     sample_in_body: bool
+    dated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,11 @@ class Manifest:
     names: Mapping[str, Any] = field(repr=False)
     images: Images = field(repr=False, compare=False)
     redos: Mapping[tuple[str, str], int] = field(default_factory=dict, repr=False)
+
+    @property
+    def dated(self) -> bool:
+        """True where tomorrow's tasks may be others, or elsewhere."""
+        return self.dated_output or any(entry.dated for entry in self.entries)
 
     def tasks(self, problems: list[Problem]) -> Iterator[Task]:
         """Yield the tasks in the manifest's order; what is wrong with one goes to `problems`, alike ones folded."""
