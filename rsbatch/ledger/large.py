@@ -72,34 +72,22 @@ class LargeState(LedgerState):
     def get(self, task: str, key: str) -> History | None:
         """See `LedgerState`."""
         held = super().get(task, key)
-        if held is not None:
-            return held
-        row = self._rows.find(task, key)
-        return None if row is None else self._history(row)
+        row = None if held is not None else self._rows.find(task, key)
+        return held if row is None else self._history(row)
 
     def of_key(self, key: str) -> list[History]:
         """See `LedgerState`."""
-        read = map(self._history, self._rows.by_key.rows(hash(key) & _MASK))
-        return sorted([*super().of_key(key), *read], key=_SINCE)
+        return sorted([*super().of_key(key), *map(self._history, self._rows.of_key(key))], key=_SINCE)
 
     def of_id(self, task: str) -> list[History]:
         """See `LedgerState`."""
-        if self._by_id is None:
-            self._by_id = {}
-            for history in self.unsettled():
-                self._by_id.setdefault(history.task, []).append(history)
-        read = map(self._history, self._rows.of_task(task))
-        return sorted([*self._by_id.get(task, ()), *read], key=_SINCE)
+        return sorted([*super().of_id(task), *map(self._history, self._rows.of_task(task))], key=_SINCE)
 
     def owner_of(self, path: str) -> History | None:
         """See `LedgerState`."""
         held = super().owner_of(path)
-        row = None if held is not None else self._row_of(path)
+        row = None if held is not None else self._rows.of_path(path)
         return held if row is None else self._history(row)
-
-    def _row_of(self, path: str) -> int | None:
-        rows = self._rows.by_path.rows(hash(path) & _MASK)
-        return rows[0] if rows else None
 
     def _history(self, row: int) -> History:
         """Make the history of a row from its lines."""
@@ -127,30 +115,31 @@ class LargeState(LedgerState):
 
     # the fold
 
-    def _apply(self, value: Mapping[str, Any]) -> None:
-        kind = value["type"]
-        if kind in {"renamed", "moved"}:
-            name = value["from"] if kind == "renamed" else value["task"]
-            self._hold(self._rows.find(str(name), str(value["key"])))
-        if kind == "moved":
-            self._hold(self._row_of(str(value["to"])))
-        super()._apply(value)
-
     def _held(self, task: str, key: str) -> History | None:
         held = super().get(task, key)
-        return held if held is not None else self._hold(self._rows.find(task, key))
+        row = None if held is not None else self._rows.find(task, key)
+        return held if row is None else self._hold(row)
 
     def _step(self, event: Event, value: Mapping[str, Any], at: int) -> History:
         history = super()._step(event, value, at)
         if event is Event.SAVED:
             for file in value["files"]:
-                row = self._row_of(file["path"])
-                if row is not None:  # two of one path are held: who owns it may change again
-                    self._hold(row)
-                    self._owners[file["path"]] = history
+                self._hold_former_owner(file["path"])
         if not self._keeps_all:
             self._follow(history, event, value, at)
         return history
+
+    def _move_file(self, value: Mapping[str, Any]) -> None:
+        super()._move_file(value)
+        self._hold_former_owner(str(value["to"]))
+
+    def _hold_former_owner(self, path: str) -> None:
+        """Hold who had this path before: of two with one path both are held, as its owner may change again."""
+        row = self._rows.of_path(path)
+        if row is not None:
+            owner = self._owners.get(path)
+            former = self._hold(row)
+            self._owners[path] = owner or former
 
     def _follow(self, history: History, event: Event, value: Mapping[str, Any], at: int) -> None:
         """Take down where a plain history's lines are, and let go of it once it is saved."""
@@ -178,10 +167,8 @@ class LargeState(LedgerState):
         self._count -= 1
         self._rows.add(history, path, places)
 
-    def _hold(self, row: int | None) -> History | None:
+    def _hold(self, row: int) -> History:
         """Hold the history of a row as an object again: something happens to it."""
-        if row is None:
-            return None
         history = self._history(row)
         self._rows.drop(row)
         self._add(history)
@@ -197,58 +184,84 @@ class _Rows:
         self.since = array("Q")
         self.places = (array("Q"), array("Q"), array("Q"))
         """Where the lines `submitting`, `submitted` and `saved` begin, in bytes."""
-        self.dropped: set[int] = set()
-        self._keys, self._tasks, self._paths = array("Q"), array("Q"), array("Q")
-        self.by_key = _Index(self._keys, self.dropped)
-        self.by_path = _Index(self._paths, self.dropped)
-        self._by_task: _Index | None = None
+        self._dropped: set[int] = set()
+        self._keys, self._paths, self._tasks = (_Index(self._dropped) for _ in range(3))
 
     def __len__(self) -> int:
-        return len(self.since) - len(self.dropped)
+        return len(self.since) - len(self._dropped)
 
     def __iter__(self) -> Iterator[int]:
-        return (row for row in range(len(self.since)) if row not in self.dropped)
+        return (row for row in range(len(self.since)) if row not in self._dropped)
 
     def add(self, history: History, path: str, places: Sequence[int]) -> None:
         """Take in a history, by the places of its five lines."""
         self.since.append(history.since)
         for column, place in zip(self.places, (places[0], places[1], places[4]), strict=True):
             column.append(place)
-        self._tasks.append(hash(history.task) & _MASK)
-        self._keys.append(hash(history.key) & _MASK)
-        self._paths.append(hash(path) & _MASK)
-        self.by_key.catch_up()
-        self.by_path.catch_up()
+        self._keys.add(history.key)
+        self._paths.add(path)
+        self._tasks.add(history.task)
 
     def drop(self, row: int) -> None:
         """Forget a row."""
-        self.dropped.add(row)
+        self._dropped.add(row)
 
     def find(self, task: str, key: str) -> int | None:
         """Give the row of exactly this id and key."""
-        for row in self.by_key.rows(hash(key) & _MASK):
-            if self._tasks[row] == hash(task) & _MASK:
+        for row in self._keys.rows(key):
+            if self._tasks.has(row, task):
                 return row
         return None
 
+    def of_key(self, key: str) -> list[int]:
+        """Give the rows of a key."""
+        return self._keys.rows(key)
+
     def of_task(self, task: str) -> list[int]:
         """Give the rows of an id."""
-        if self._by_task is None:
-            self._by_task = _Index(self._tasks, self.dropped)
-        self._by_task.catch_up()
-        return self._by_task.rows(hash(task) & _MASK)
+        return self._tasks.rows(task)
+
+    def of_path(self, path: str) -> int | None:
+        """Give the row whose image stands at `path`; no two have the same."""
+        rows = self._paths.rows(path)
+        return rows[0] if rows else None
 
 
 class _Index:
-    """Finds rows by their numbers of 64 bits: a table with open addressing, four bytes a place, half of them free."""
+    """Finds rows by a text of each, held as its hash of 64 bits; but for those that are in `dropped`.
 
-    def __init__(self, numbers: array[int], dropped: set[int]) -> None:
-        self._numbers, self._dropped = numbers, dropped
+    A table with open addressing, four bytes a place, half of them free; made when it is first asked.
+    """
+
+    def __init__(self, dropped: set[int]) -> None:
+        self._numbers, self._dropped = array("Q"), dropped
         self._table = array("I", bytes(4 * 1024))
         self._taken = 0
 
-    def catch_up(self) -> None:
-        """Take in the numbers that are new at the end."""
+    def add(self, text: str) -> None:
+        """Take in the next row's text."""
+        self._numbers.append(hash(text) & _MASK)
+
+    def has(self, row: int, text: str) -> bool:
+        """Tell if this is the row's text, by its hash."""
+        return self._numbers[row] == hash(text) & _MASK
+
+    def rows(self, text: str) -> list[int]:
+        """Give the rows with this text."""
+        if self._taken < len(self._numbers):
+            self._catch_up()
+        table, last = self._table, len(self._table) - 1
+        number = hash(text) & _MASK
+        at = number & last
+        found = []
+        while row := table[at]:
+            if self._numbers[row - 1] == number and row - 1 not in self._dropped:
+                found.append(row - 1)
+            at = (at + 1) & last
+        return found
+
+    def _catch_up(self) -> None:
+        """Take in the rows that are new since it was last asked."""
         if 2 * len(self._numbers) > len(self._table):
             self._table = array("I", bytes(8 * len(self._table)))
             while 2 * len(self._numbers) > len(self._table):
@@ -261,14 +274,3 @@ class _Index:
                 at = (at + 1) & last
             table[at] = row + 1
         self._taken = len(self._numbers)
-
-    def rows(self, number: int) -> list[int]:
-        """Give the rows with this number."""
-        table, last = self._table, len(self._table) - 1
-        at = number & last
-        found = []
-        while row := table[at]:
-            if self._numbers[row - 1] == number and row - 1 not in self._dropped:
-                found.append(row - 1)
-            at = (at + 1) & last
-        return found

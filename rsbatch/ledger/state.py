@@ -168,7 +168,7 @@ class LedgerState:
         """All histories of an id, oldest first."""
         if self._by_id is None:
             self._by_id = {}
-            for history in self.histories():
+            for history in self.unsettled():
                 self._by_id.setdefault(history.task, []).append(history)
         return sorted(self._by_id.get(task, ()), key=_SINCE)
 
@@ -258,7 +258,7 @@ class LedgerState:
             self._by_id.setdefault(history.task, []).append(history)
 
     def _rename(self, old: str, new: str, key: str) -> None:
-        history = self.get(old, key)
+        history = self._held(old, key)
         if history is None or self.get(new, key) is not None:
             raise BadLine(f"{old} cannot be renamed to {new}")
         others = self._by_key[key]
@@ -279,7 +279,7 @@ class LedgerState:
         self.redos[task, key] = value["number"]
 
     def _move_file(self, value: Mapping[str, Any]) -> None:
-        history = self.get(value["task"], value["key"])
+        history = self._held(value["task"], value["key"])
         source, target = str(value["from"]), str(value["to"])
         if history is not None and self._owners.get(source) is history and history.state is not State.SAVED:
             del self._owners[source]  # an older file of its own made way for the one that is being placed
