@@ -102,19 +102,35 @@ def _step(state: LedgerState, task: str, prices: dict[str, Any], number: int, rn
         if file is not None and rng.random() < 0.3:
             return records.moved(task, key, from_=file.path, to=f"{task}~{state.seq}.png")
     event = rng.choice(events)
-    attempt = history.attempt if history else 0
-    job = (history.job_id if history else None) or ""
     fresh = f"job-{number}-{state.seq}"
     files = [SavedFile(f"{task}.png", 100 + state.seq, f"{state.seq:064x}", "png", 4, 4)]
     if event is Event.SAVED and history is not None:
         files = list(history.files)
+    request = {"prompt": task} if history is None else None
+    return record_of(event, task, key, history, job_id=fresh, files=files, request=request, usd=prices[task], rng=rng)
+
+
+def record_of(
+    event: Event,
+    task: str,
+    key: str,
+    history: History | None,
+    *,
+    job_id: str,
+    files: Sequence[SavedFile],
+    request: object,
+    usd: Decimal | None,
+    rng: Random,
+) -> Record:
+    """Make the record of an event, which follows what `history` says; `job_id` is that of a new job."""
+    attempt = history.attempt if history else 0
+    job = (history.job_id if history else None) or ""
     match event:
         case Event.SUBMITTING:
-            request = {"prompt": task} if attempt == 0 else None
             path = f"{task}.{{ext}}"
-            return records.submitting(task, key, attempt=attempt + 1, request=request, usd=prices[task], path=path)
+            return records.submitting(task, key, attempt=attempt + 1, request=request, usd=usd, path=path)
         case Event.SUBMITTED:
-            return records.submitted(task, key, attempt=attempt, job_id=fresh, request_id="req")
+            return records.submitted(task, key, attempt=attempt, job_id=job_id, request_id="req")
         case Event.NOT_SUBMITTED:
             return records.not_submitted(task, key, attempt=attempt, reason="rate_limit", status=429)
         case Event.IN_DOUBT:
@@ -134,8 +150,8 @@ def _step(state: LedgerState, task: str, prices: dict[str, Any], number: int, rn
         case Event.FAILED_FINAL:
             code = rng.choice(("fail", "job_not_found"))
             return records.failed(task, key, stage="generate", final=True, code=code, message="why")
-    job_id = fresh if event is Event.ATTACHED else None
-    return records.resolved(task, key, how=_HOW[event], job_id=job_id)  # type: ignore[arg-type]
+    new = job_id if event is Event.ATTACHED else None
+    return records.resolved(task, key, how=_HOW[event], job_id=new)  # type: ignore[arg-type]
 
 
 # Mutations: of bytes, of lines, and of what sound lines say

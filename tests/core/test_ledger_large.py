@@ -20,6 +20,7 @@ from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import TRANSITIONS, Event, State
 from rsbatch.model import SavedFile
 from rsbatch.planning import Matcher
+from torture.ledgers import record_of
 
 NAMES = [f"t{n}" for n in range(6)]
 KEYS = [key_of(f"k{n}") for n in range(4)]
@@ -111,37 +112,14 @@ def next_record(state: LedgerState, rng: Random) -> Record:
     }
     event = plain.get(was) if rng.random() < 0.9 else None
     event = event or rng.choice(list(TRANSITIONS[was]))
-    attempt, job = (history.attempt, history.job_id or "") if history else (0, "")
     fresh = f"job-{state.seq}" if rng.random() < 0.95 else "job-1"
     found = rng.sample(PATHS, 1 if rng.random() < 0.95 else 2)
     files = [SavedFile(path, 100 + state.seq, f"{state.seq:064x}", "png", 4, 4) for path in found]
     if event is Event.SAVED and history is not None and rng.random() < 0.9:
         files = list(history.files)
+    request = {"prompt": name} if history is None and rng.random() < 0.97 else None
     usd = rng.choice((None, Decimal("0.0072")))
-    request = {"prompt": name} if attempt == 0 and rng.random() < 0.97 else None
-    how = {Event.ATTACHED: "attached", Event.NOT_SENT: "not_sent", Event.RESUBMIT: "resubmit"}
-    match event:
-        case Event.SUBMITTING:
-            return records.submitting(name, key, attempt=attempt + 1, request=request, usd=usd, path=f"{name}.x")
-        case Event.SUBMITTED:
-            return records.submitted(name, key, attempt=attempt, job_id=fresh, request_id="req")
-        case Event.NOT_SUBMITTED:
-            return records.not_submitted(name, key, attempt=attempt, reason="rate_limit", status=429)
-        case Event.IN_DOUBT:
-            return records.in_doubt(name, key, attempt=attempt, reason="reset")
-        case Event.GENERATED:
-            return records.generated(name, key, job_id=job, images=1, waited_s=31.5, queries=9)
-        case Event.DOWNLOADED:
-            return records.downloaded(name, key, job_id=job, files=files)
-        case Event.SAVED:
-            return records.saved(name, key, job_id=job, files=files)
-        case Event.PARKED:
-            return records.parked(name, key, job_id=job, waited_s=1800)
-        case Event.FAILED_SUBMIT | Event.FAILED_DOWNLOAD | Event.FAILED_FINAL:
-            stage = "submit" if event is Event.FAILED_SUBMIT else "download"
-            final = event is Event.FAILED_FINAL
-            return records.failed(name, key, stage=stage, final=final, code="c", message="why")
-    return records.resolved(name, key, how=how[event], job_id=fresh if event is Event.ATTACHED else None)
+    return record_of(event, name, key, history, job_id=fresh, files=files, request=request, usd=usd, rng=rng)
 
 
 def test_any_ledger_is_read_as_if_all_of_it_were_held() -> None:

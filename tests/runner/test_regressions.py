@@ -131,40 +131,36 @@ def test_a_submission_that_is_never_answered_is_in_doubt_after_two_minutes(world
     assert 120 <= world.elapsed <= 130
 
 
-def test_done_without_images_counts_only_three_times_in_a_row(world: World) -> None:
-    class Early(httpx.AsyncBaseTransport):
-        """Says DONE without images at every other query until the job is done."""
+class Says(httpx.AsyncBaseTransport):
+    """Answers at `path` what `answer` gives for the number of the request there, from 1, if it gives anything."""
 
-        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-            self.inner = inner
-            self.queries = 0
+    def __init__(self, inner: httpx.AsyncBaseTransport, path: str, answer: Callable[[int], Any]) -> None:
+        self.inner = inner
+        self.path = path
+        self.answer = answer
+        self.count = 0
 
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            if request.url.path == wire.QUERY:
-                self.queries += 1
-                if self.queries % 2 and self.queries < 9:
-                    return httpx.Response(200, json={"status": "DONE", "data": []}, request=request)
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.path not in request.url.path:
             return await self.inner.handle_async_request(request)
+        self.count += 1
+        status, body = self.answer(self.count) or (0, None)
+        if status:
+            return httpx.Response(status, json=body, request=request)
+        return await self.inner.handle_async_request(request)
 
-    world.wrap = Early
+
+def test_done_without_images_counts_only_three_times_in_a_row(world: World) -> None:
+    """It says DONE without images at every other query until the job is done."""
+    done = 200, {"status": "DONE", "data": []}
+    world.wrap = lambda inner: Says(inner, wire.QUERY, lambda number: done if number % 2 and number < 9 else None)
     assert world.run([task("a")]).exit_code is Exit.OK
 
 
 def test_a_job_that_is_forgotten_now_and_then_is_waited_for(world: World) -> None:
-    class Forgets(httpx.AsyncBaseTransport):
-        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-            self.inner = inner
-            self.queries = 0
-
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            if request.url.path == wire.QUERY:
-                self.queries += 1
-                if self.queries % 2:
-                    return httpx.Response(404, json={"code": "job_not_found", "message": "?"}, request=request)
-            return await self.inner.handle_async_request(request)
-
     world.use(service_time=1200, sigma=0)
-    world.wrap = Forgets
+    unknown = 404, {"code": "job_not_found", "message": "?"}
+    world.wrap = lambda inner: Says(inner, wire.QUERY, lambda number: unknown if number % 2 else None)
     assert world.run([task("a")]).exit_code is Exit.OK
 
 
@@ -191,25 +187,6 @@ def test_what_stands_where_a_moved_file_stood_is_left_alone(world: World) -> Non
     world.storage._files["a.png"] = edited = b"x" * size
     world.run([new])
     assert world.storage._files["a.png"] == edited
-
-
-class Says(httpx.AsyncBaseTransport):
-    """Answers at `path` what `answer` gives for the number of the request there, from 1, if it gives anything."""
-
-    def __init__(self, inner: httpx.AsyncBaseTransport, path: str, answer: Callable[[int], Any]) -> None:
-        self.inner = inner
-        self.path = path
-        self.answer = answer
-        self.count = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self.path not in request.url.path:
-            return await self.inner.handle_async_request(request)
-        self.count += 1
-        status, body = self.answer(self.count) or (0, None)
-        if status:
-            return httpx.Response(status, json=body, request=request)
-        return await self.inner.handle_async_request(request)
 
 
 def test_a_saved_image_whose_job_failed_since_stays_saved(world: World) -> None:
