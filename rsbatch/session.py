@@ -255,7 +255,7 @@ async def open_edges(project: Project, clock: Clock, key: str | None) -> AsyncIt
     """Connect to the service, or to the simulator in this process where `key` is None."""
     from rsbatch.net.fetch import HttpFetcher, guarded_transport
     from rsbatch.net.guard import policy_for_url
-    from rsbatch.net.service import MAX_OPEN_QUERIES, HttpService
+    from rsbatch.net.service import HttpService
 
     # A query may answer with an image in base64: a third larger, and some air for the JSON around it.
     most = project.limits.max_image_bytes * 4 // 3 + 1024 * 1024
@@ -271,7 +271,7 @@ async def open_edges(project: Project, clock: Clock, key: str | None) -> AsyncIt
         else:
             service = HttpService(project.service, key, clock=clock, max_answer=most)
             policy = await policy_for_url(project.service)
-            fetcher = HttpFetcher(guarded_transport(policy, project.limits.downloads + MAX_OPEN_QUERIES))
+            fetcher = HttpFetcher(guarded_transport(policy))
         stack.push_async_callback(fetcher.aclose)
         yield await stack.enter_async_context(service), fetcher
 

@@ -24,6 +24,7 @@ import httpx
 
 from rsbatch import __version__
 from rsbatch.net.guard import AddressRefused, GuardedTransport, Policy, Resolve, resolve_host
+from rsbatch.net.transport import AiohttpTransport
 from rsbatch.text import printable, redact
 
 Sink = Callable[[bytes], Awaitable[None]]
@@ -137,23 +138,11 @@ _HEADERS = {
 
 
 def guarded_transport(
-    policy: Policy,
-    connections: int,
-    verify: ssl.SSLContext | bool = True,
-    resolve: Resolve = resolve_host,
+    policy: Policy, tls: ssl.SSLContext | None = None, resolve: Resolve = resolve_host
 ) -> GuardedTransport:
-    """Make the transport that is fit for downloads: HTTP/1.1, no proxy, nothing kept alive.
-
-    `connections` is how many downloads run at once at most. The pool has room for twice as many, so that none
-    ever queues in it: a cancelled queue leaks its slots (encode/httpcore#1093).
-    """
-    inner = httpx.AsyncHTTPTransport(
-        verify=verify,
-        trust_env=False,
-        http2=False,
-        limits=httpx.Limits(max_connections=2 * connections, max_keepalive_connections=0),
-    )
-    return GuardedTransport(inner, policy, resolve)
+    """Make the transport that is fit for downloads: HTTP/1.1, no proxy, nothing kept alive."""
+    context = tls or httpx.create_ssl_context(trust_env=False)
+    return GuardedTransport(AiohttpTransport(context, keep=False), policy, resolve)
 
 
 def _parse(url: str) -> httpx.URL:

@@ -22,6 +22,7 @@ import httpx
 
 from rsbatch import __version__, wire
 from rsbatch.clock import Clock
+from rsbatch.net.transport import AiohttpTransport
 from rsbatch.text import redact
 
 Outcome = TypeVar("Outcome", wire.SubmitOutcome, wire.QueryOutcome)
@@ -90,11 +91,11 @@ class HttpService:
         # Submissions go on fresh connections: on a reused one that the server just dropped, nobody can tell
         # whether the request arrived. With fresh ones that doubt does not arise.
         close = headers | {"Connection": "close"}
-        tls = httpx.create_ssl_context(trust_env=False) if transport is None else None
-        self._submits = _Endpoint(url, wire.SUBMIT_PATH, close, _Places(MAX_OPEN_SUBMITS, 0, tls, transport))
-        self._queries = _Endpoint(
-            url, wire.QUERY_PATH, headers, _Places(MAX_OPEN_QUERIES, POOL_CONNECTIONS, tls, transport)
-        )
+        tls = httpx.create_ssl_context(trust_env=False)
+        submits = _pools(MAX_OPEN_SUBMITS, tls) if transport is None else [transport]
+        queries = AiohttpTransport(tls, keep=True) if transport is None else transport
+        self._submits = _Endpoint(url, wire.SUBMIT_PATH, close, _Places(MAX_OPEN_SUBMITS, submits))
+        self._queries = _Endpoint(url, wire.QUERY_PATH, headers, _Places(MAX_OPEN_QUERIES, [queries]))
 
     async def __aenter__(self) -> HttpService:
         return self
@@ -151,28 +152,25 @@ class HttpService:
         return replace(outcome, **texts)  # type: ignore[arg-type]  # only texts are replaced, by texts
 
 
+def _pools(count: int, tls: ssl.SSLContext) -> list[httpx.AsyncBaseTransport]:
+    """Make room for `count` connections that are never used again, in pools of POOL_CONNECTIONS."""
+    limits = httpx.Limits(max_connections=POOL_CONNECTIONS, max_keepalive_connections=0)
+    return [
+        httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits) for _ in range(count // POOL_CONNECTIONS)
+    ]
+
+
 class _Places:
-    """Room for `count` requests at a time, each with a transport to go by, of which `kept` connections stay open.
+    """Room for `count` requests at a time, each with a transport to go by, shared evenly."""
 
-    `transport` replaces the network's, which share one context `tls` and have POOL_CONNECTIONS each.
-    """
-
-    def __init__(
-        self, count: int, kept: int, tls: ssl.SSLContext | None, transport: httpx.AsyncBaseTransport | None
-    ) -> None:
-        limits = httpx.Limits(max_connections=POOL_CONNECTIONS, max_keepalive_connections=kept)
-        self._transports: list[httpx.AsyncBaseTransport] = [transport] if transport is not None else []
-        if tls is not None:
-            self._transports += [
-                httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
-                for _ in range(count // POOL_CONNECTIONS)
-            ]
-        self._free = self._transports * (count // len(self._transports))
+    def __init__(self, count: int, transports: list[httpx.AsyncBaseTransport]) -> None:
+        self._transports = transports
+        self._free = transports * (count // len(transports))
         self._slots = anyio.CapacityLimiter(count)
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
-        """Wait for a place; the one that was left last comes first, for its connection is the likeliest to be open."""
+        """Wait for a place."""
         async with self._slots:
             transport = self._free.pop()
             try:

@@ -45,7 +45,7 @@ class Download:
 async def fetch(
     url: str, *, max_bytes: int = MIB, policy: Policy = LOCAL, limits: FetchLimits = DEFAULT_LIMITS
 ) -> bytes:
-    fetcher = HttpFetcher(guarded_transport(policy, 4), limits)
+    fetcher = HttpFetcher(guarded_transport(policy), limits)
     sink = Download()
     try:
         size = await fetcher.fetch(url, sink, max_bytes=max_bytes)
@@ -68,7 +68,7 @@ async def test_bytes_come_as_they_are_and_nothing_of_ours_goes_along(serve, send
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     body = random.Random(1).randbytes(500_000)
     async with serve(send(body, "Set-Cookie: a=b", "Content-Type: text/html")) as server:
-        fetcher = HttpFetcher(guarded_transport(LOCAL, 4))
+        fetcher = HttpFetcher(guarded_transport(LOCAL))
         for _ in range(2):
             sink = Download()
             url = f"http://user:secret@127.0.0.1:{server.port}/a%2Fb.png?sig=x#part"
@@ -377,7 +377,7 @@ async def test_errors_of_the_sink_are_its_own(serve, send) -> None:
         raise StoreError("a.png: disk full")
 
     async with serve(send(b"x" * 1000)) as server:
-        fetcher = HttpFetcher(guarded_transport(LOCAL, 4))
+        fetcher = HttpFetcher(guarded_transport(LOCAL))
         with pytest.raises(StoreError, match="disk full"):
             await fetcher.fetch(server.url, full, max_bytes=MIB)
         with pytest.raises(StoreError, match="disk full"):
@@ -398,7 +398,7 @@ async def test_connections_are_given_back_after_every_kind_of_end(serve, send) -
             await stream.receive()
 
     async with serve(stuck) as server:
-        fetcher = HttpFetcher(guarded_transport(LOCAL, 2))
+        fetcher = HttpFetcher(guarded_transport(LOCAL))
         for _ in range(10):
             with anyio.move_on_after(0.02):
                 await fetcher.fetch(f"{server.url}/stuck", Download(), max_bytes=MIB)
@@ -414,7 +414,7 @@ async def test_redirects_give_their_connections_back(serve, send) -> None:
     async with serve(send(b"image")) as last:
         location = f"Location: {last.url}"
         async with serve(send(b"never read" * 10_000, location, status="302 Found")) as first:
-            fetcher = HttpFetcher(guarded_transport(LOCAL, 1))
+            fetcher = HttpFetcher(guarded_transport(LOCAL))
             with anyio.fail_after(20):
                 for _ in range(5):
                     assert await fetcher.fetch(first.url, Download(), max_bytes=MIB) == 5

@@ -52,7 +52,7 @@ async def test_the_certificate_is_checked_for_the_name(serve, send, certificate,
     names: list[str | None] = []
     theirs.sni_callback = lambda _object, name, _context: names.append(name)
     ours = ssl.create_default_context(cafile=file)
-    transport = guarded_transport(Policy(loopback=True), 1, ours, everything_is_here)
+    transport = guarded_transport(Policy(loopback=True), ours, everything_is_here)
     fetcher = HttpFetcher(transport)
     async with serve(send(b"image"), tls=theirs) as server:
         url = f"https://{host}:{server.port}/?sig=1"
@@ -76,7 +76,7 @@ async def test_no_certificate_is_taken_from_the_environment(
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     theirs.load_cert_chain(file, key)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
-    fetcher = HttpFetcher(guarded_transport(Policy(loopback=True), 1, resolve=everything_is_here))
+    fetcher = HttpFetcher(guarded_transport(Policy(loopback=True), resolve=everything_is_here))
     async with serve(send(b"{}"), tls=theirs) as server:
         with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
             await fetcher.fetch(f"https://img.example:{server.port}/", nowhere, max_bytes=1000)
