@@ -33,16 +33,12 @@ _AS_IT_IS = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks
 class AsyncFile(Protocol):
     """A file open for writing from async code; every method raises OSError."""
 
-    async def write(self, data: bytes, /) -> int:
-        """Write all of `data`; it may stay in a buffer."""
-        ...
-
-    async def flush(self) -> None:
-        """Hand the buffer to the system."""
+    async def write(self, data: memoryview, /) -> int:
+        """Hand `data` to the system; gives how many bytes of it were taken."""
         ...
 
     async def close(self) -> None:
-        """Flush and close."""
+        """Close the descriptor."""
         ...
 
     def fileno(self) -> int:
@@ -139,7 +135,7 @@ class FileSystem(Protocol):
         ...
 
     async def open_async(self, create: Callable[[], int]) -> AsyncFile:
-        """Give an async file for writing round the descriptor that `create` makes, in the thread that it uses."""
+        """Give an unbuffered file for writing round the descriptor that `create` makes, in the thread that it uses."""
         ...
 
 
@@ -252,7 +248,7 @@ class RealFileSystem:
 
     async def open_async(self, create: Callable[[], int]) -> AsyncFile:
         """See `FileSystem`: by aiofiles, whose thread does all the work through its opener."""
-        return await aiofiles.open("", "wb", opener=lambda _name, _flags: create())
+        return await aiofiles.open("", "wb", buffering=0, opener=lambda _name, _flags: create())
 
 
 REAL = RealFileSystem()

@@ -136,6 +136,9 @@ class Saver:
 
     async def _publish(self, history: History, number: int, file: SavedFile) -> None:
         name = part_name(history, number)
+        with suppress(Occupied):
+            await self._storage.publish(name, file.path)
+            return
         if await self._found(file) == file.sha256 and (
             # Another may own an image of the same bytes. Without our part it is ours all the same: what made way for
             # it was recorded, and that record is lost.
@@ -144,11 +147,8 @@ class Saver:
             await self._storage.settle(file.path)
             await self._storage.discard_part(name)
             return
-        try:
-            await self._storage.publish(name, file.path)
-        except Occupied:
-            await self._move_aside(history, file.path)
-            await self._storage.publish(name, file.path)
+        await self._move_aside(history, file.path)
+        await self._storage.publish(name, file.path)
 
     async def _move_aside(self, history: History, path: str) -> None:
         owner = self._ledger.state.owner_of(path)
@@ -167,8 +167,6 @@ class Saver:
 
     async def _write_sidecar(self, history: History, number: int, file: SavedFile) -> None:
         path = sidecar_path(file.path)
-        if await self._storage.exists(path) and not await self._is_ours(path, history):
-            await self._storage.move(path, await free_name(self._storage, path, f"~{history.key[:8]}"))
         facts = sidecar.Sidecar(
             task=history.task,
             key=history.key,
@@ -186,7 +184,13 @@ class Saver:
             run=self._ledger.run,
             rsbatch=__version__,
         )
-        await self._storage.write_atomic(path, sidecar.dump(facts))
+        data = sidecar.dump(facts)
+        with suppress(Occupied):
+            await self._storage.write_atomic(path, data, replace=False)
+            return
+        if not await self._is_ours(path, history):
+            await self._storage.move(path, await free_name(self._storage, path, f"~{history.key[:8]}"))
+        await self._storage.write_atomic(path, data)
 
     async def _is_ours(self, path: str, history: History) -> bool:
         size = (await self._storage.sizes([path]))[0]

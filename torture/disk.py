@@ -625,17 +625,8 @@ class _AsyncFile:
         self._fd = fd
         self._closed = False
 
-    async def write(self, data: bytes, /) -> int:
-        def work() -> int:
-            view = memoryview(data)
-            while view:
-                view = view[self._fs.write(self._fd, view) :]
-            return len(data)
-
-        return await self._fs.offload(work)
-
-    async def flush(self) -> None:
-        await checkpoint()
+    async def write(self, data: memoryview, /) -> int:
+        return await self._fs.offload(lambda: self._fs.write(self._fd, data))
 
     async def close(self) -> None:
         if not self._closed:

@@ -119,9 +119,9 @@ class _Fused:
         if not iscoroutinefunction(method):
             return method
 
-        async def fused(*args: Any) -> Any:
+        async def fused(*args: Any, **options: Any) -> Any:
             self._fuse.touch(f"before {name}")
-            result = await method(*args)
+            result = await method(*args, **options)
             self._fuse.touch(f"after {name}")
             return result
 

@@ -144,8 +144,8 @@ def _acknowledge(pipe: str, synced: bool) -> None:
 
     def publishing(real: Callable[..., Any], given: int) -> Callable[..., Any]:
         @functools.wraps(real)
-        async def published(self: LocalStorage, *args: Any) -> None:
-            await real(self, *args)
+        async def published(self: LocalStorage, *args: Any, **options: Any) -> None:
+            await real(self, *args, **options)
             path = args[given]
             tell("file", hashlib.sha256((self._root / path).read_bytes()).hexdigest(), path)
 

@@ -77,8 +77,8 @@ class Storage(Protocol):
         """Give the part its final path, durably, and take it from the parts; never overwrites.
 
         Missing parent folders are made. May be repeated after a crash: a path that already is this very part
-        is finished, not refused. Raises `Occupied` if anything else stands there, `StoreError` also if there
-        is no such part or a parent is a symbolic link.
+        is finished, not refused. Raises `Occupied` if anything else stands there, whether or not there is such a
+        part; `StoreError` also if there is none, or a parent is a symbolic link.
         """
 
     async def settle(self, path: str) -> None:
@@ -95,8 +95,8 @@ class Storage(Protocol):
         there is nothing at `source`.
         """
 
-    async def write_atomic(self, path: str, data: bytes) -> None:
-        """Write a small file whole or not at all, durably; replaces what stands there.
+    async def write_atomic(self, path: str, data: bytes, *, replace: bool = True) -> None:
+        """Write a small file whole or not at all, durably; replaces what stands there, or raises `Occupied`.
 
         For sidecars, not images. The mode is what the umask leaves of 0666. Raises `StoreError`.
         """

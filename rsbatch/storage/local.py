@@ -47,28 +47,40 @@ class LocalPart:
         self._shown = shown
         self._fs = fs
         self._file = file
-        self._waiting = bytearray()
+        self._waiting: list[bytes] = []
+        self._size = 0
 
     async def write(self, data: bytes) -> None:
         """Append `data`; see `Part`."""
-        self._waiting += data
-        if len(self._waiting) >= _BUFFER:
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size >= _BUFFER:
             await self.flush()
 
     async def flush(self) -> None:
         """Hand what is waiting to the system. Raises `StoreError`."""
-        if self._waiting:
-            data, self._waiting = bytes(self._waiting), bytearray()
+        view = memoryview(self._taken())
+        while view:
             # aiofiles' thread goes on when its caller is cancelled; the file would be closed under it.
             with _translated(self._shown), CancelScope(shield=True):
-                await self._file.write(data)
+                view = view[await self._file.write(view) :]
 
     async def sync(self) -> None:
-        """Flush and fsync; see `Part`."""
-        await self.flush()
-        with _translated(self._shown), CancelScope(shield=True):
-            await self._file.flush()
-            await self._fs.offload(lambda: self._fs.sync_file(self._file.fileno()))
+        """Write what is waiting and fsync, in one hop; see `Part`."""
+
+        def work() -> None:
+            write_all(self._fs, self._file.fileno(), data)
+            self._fs.sync_file(self._file.fileno())
+
+        data = self._taken()
+        with _translated(self._shown):
+            await self._fs.offload(work)
+
+    def _taken(self) -> bytes:
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        self._size = 0
+        return data
 
     async def close(self) -> None:
         """Close the file. Raises `StoreError`."""
@@ -140,11 +152,13 @@ class LocalStorage:
         part_name(name)
 
         def work() -> None:
-            with self._folder((PARTS,), make=True) as parts:
-                if self._lstat(parts, name) is None:
-                    raise StoreError(f"{self._shown(PARTS)}: no part {printable(name)}")
-                with self._folder(place[:-1], make=True) as folder:
+            with self._folder((PARTS,), make=True) as parts, self._folder(place[:-1], make=True) as folder:
+                if self._lstat(parts, name) is not None:
                     self._rename_new(parts, name, folder, place[-1], self._shown(path))
+                elif self._lstat(folder, place[-1]) is not None:
+                    raise _occupied(self._shown(path))
+                else:
+                    raise StoreError(f"{self._shown(PARTS)}: no part {printable(name)}")
 
         await self._run(path, work)
 
@@ -179,7 +193,7 @@ class LocalStorage:
 
         await self._run(target, work)
 
-    async def write_atomic(self, path: str, data: bytes) -> None:
+    async def write_atomic(self, path: str, data: bytes, *, replace: bool = True) -> None:
         """See `Storage`."""
         place = components(path)
         # Always the same for one path, so that a crash leaves at most one, which the next try replaces.
@@ -187,6 +201,8 @@ class LocalStorage:
 
         def work() -> None:
             with self._folder((PARTS,), make=True) as parts, self._folder(place[:-1], make=True) as folder:
+                if not replace and self._lstat(folder, place[-1]) is not None:
+                    raise _occupied(self._shown(path))
                 file = self._create_part(temporary)
                 try:
                     write_all(self._fs, file, data)
@@ -348,12 +364,12 @@ class LocalStorage:
         except FileExistsError as exc:
             # A crash between link and unlink leaves one file under both names: go on from there.
             if not _same_file(self._lstat(source_folder, source), self._lstat(folder, name)):
-                raise Occupied(f"{shown}: something stands there already") from exc
+                raise _occupied(shown) from exc
         except OSError as exc:
             if exc.errno not in _NO_LINKS:
                 raise
             if self._lstat(folder, name) is not None:
-                raise Occupied(f"{shown}: something stands there already") from exc
+                raise _occupied(shown) from exc
             self._fs.rename(source, name, src_dir_fd=source_folder, dst_dir_fd=folder)
             self._fs.sync_folder(folder)
             return
@@ -385,6 +401,10 @@ class LocalStorage:
             return self._fs.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
+
+
+def _occupied(shown: str) -> Occupied:
+    return Occupied(f"{shown}: something stands there already")
 
 
 def _same_file(one: os.stat_result | None, other: os.stat_result | None) -> bool:

@@ -83,9 +83,8 @@ class MemoryStorage:
     async def publish(self, name: str, path: str) -> None:
         """See `Storage`."""
         await checkpoint()
-        data = self._part(name)
         self._take(path)
-        self._put(path, bytes(data))
+        self._put(path, bytes(self._part(name)))
         del self._parts[name]
 
     async def settle(self, path: str) -> None:
@@ -107,9 +106,11 @@ class MemoryStorage:
             self._folders.subtract(_parents(path))
             self._put(target + path[len(source) :], self._files.pop(path))
 
-    async def write_atomic(self, path: str, data: bytes) -> None:
+    async def write_atomic(self, path: str, data: bytes, *, replace: bool = True) -> None:
         """See `Storage`."""
         await checkpoint()
+        if not replace:
+            self._take(path)
         components(path)
         self._need_parents(path)
         if self._is_folder(path):

@@ -475,8 +475,8 @@ def test_what_is_on_the_disk_is_not_asked_for_again(where: str) -> None:
 
 def test_an_image_and_its_sidecar_are_in_place_before_it_counts_as_saved(world: World) -> None:
     class Noting(Storing):
-        async def write_atomic(self, path: str, data: bytes) -> None:
-            await self._inner.write_atomic(path, data)
+        async def write_atomic(self, path: str, data: bytes, *, replace: bool = True) -> None:
+            await self._inner.write_atomic(path, data, replace=replace)
             self.steps.append(("sidecar", bytes(self._world.disk.data)))
 
     storing = Noting(world.storage, world)
