@@ -1,15 +1,13 @@
 """The service as the runner sees it, and its form over HTTP.
 
 Rule: this edge sends and receives bytes and translates httpx's errors; `rsbatch.wire` says what answers mean. The
-key lives in the headers of requests to the API and nowhere else. Requests never queue inside httpx's pools: places
-of ours stand before them (cancelled requests that queue leak pool slots for good, encode/httpcore#1093).
+key lives in the headers of requests to the API and nowhere else.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
@@ -35,9 +33,6 @@ _STEP = 5.0
 MAX_OPEN_SUBMITS = 32
 MAX_OPEN_QUERIES = 16
 """A query takes a fraction of a second, so 16 open ones carry 50 to 500 a second."""
-POOL_CONNECTIONS = 4
-"""A request costs httpx's pool time in proportion to its connections (httpcore looks through all of them): in pools of
-four it took 0.42 ms of CPU, in one of sixteen 1.1, and 1.6 with `httpx.AsyncClient` round that."""
 
 _SUBMIT_ANSWER_MOST = 1024 * 1024
 _NOT_SENT = (
@@ -91,19 +86,20 @@ class HttpService:
         # Submissions go on fresh connections: on a reused one that the server just dropped, nobody can tell
         # whether the request arrived. With fresh ones that doubt does not arise.
         close = headers | {"Connection": "close"}
-        tls = httpx.create_ssl_context(trust_env=False)
-        submits = _pools(MAX_OPEN_SUBMITS, tls) if transport is None else [transport]
-        queries = AiohttpTransport(tls, keep=True) if transport is None else transport
-        self._submits = _Endpoint(url, wire.SUBMIT_PATH, close, _Places(MAX_OPEN_SUBMITS, submits))
-        self._queries = _Endpoint(url, wire.QUERY_PATH, headers, _Places(MAX_OPEN_QUERIES, [queries]))
+        submits = queries = transport
+        if submits is None or queries is None:
+            tls = httpx.create_ssl_context(trust_env=False)
+            submits, queries = AiohttpTransport(tls, keep=False), AiohttpTransport(tls, keep=True)
+        self._submits = _Endpoint(submits, url, wire.SUBMIT_PATH, close, MAX_OPEN_SUBMITS)
+        self._queries = _Endpoint(queries, url, wire.QUERY_PATH, headers, MAX_OPEN_QUERIES)
 
     async def __aenter__(self) -> HttpService:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 5):
-            await self._submits.places.aclose()
-            await self._queries.places.aclose()
+            await self._submits.aclose()
+            await self._queries.aclose()
 
     async def submit(self, body: bytes) -> wire.SubmitOutcome:
         """Order one image; takes at most SUBMIT_SECONDS. A cancellation becomes the outcome that can be proved."""
@@ -112,8 +108,8 @@ class HttpService:
     async def _submit(self, body: bytes) -> wire.SubmitOutcome:
         exchange = _Exchange()
         try:
-            async with self._submits.places.one() as transport, _running_for(SUBMIT_SECONDS):
-                await self._submits.post(transport, body, _SUBMIT_ANSWER_MOST, exchange)
+            async with self._submits.places, _running_for(SUBMIT_SECONDS):
+                await self._submits.post(body, _SUBMIT_ANSWER_MOST, exchange)
         except (anyio.get_cancelled_exc_class(), httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
             if not exchange.complete:  # else only the closing of the connection was disturbed
                 unsent = isinstance(exc, _NOT_SENT) or not exchange.begun
@@ -126,11 +122,10 @@ class HttpService:
 
     async def _query(self, job_id: str) -> wire.QueryOutcome:
         exchange = _Exchange()
-        async with self._queries.places.one() as transport:
+        async with self._queries.places:
             try:
                 with anyio.fail_after(QUERY_SECONDS):
-                    body = wire.query_body(job_id)
-                    await self._queries.post(transport, body, self._max_answer, exchange)
+                    await self._queries.post(wire.query_body(job_id), self._max_answer, exchange)
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
                 return wire.Trouble(_reason(exc))
         return wire.read_query(self._without_key(exchange.answer), self._clock.wall())
@@ -152,51 +147,27 @@ class HttpService:
         return replace(outcome, **texts)  # type: ignore[arg-type]  # only texts are replaced, by texts
 
 
-def _pools(count: int, tls: ssl.SSLContext) -> list[httpx.AsyncBaseTransport]:
-    """Make room for `count` connections that are never used again, in pools of POOL_CONNECTIONS."""
-    limits = httpx.Limits(max_connections=POOL_CONNECTIONS, max_keepalive_connections=0)
-    return [
-        httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits) for _ in range(count // POOL_CONNECTIONS)
-    ]
-
-
-class _Places:
-    """Room for `count` requests at a time, each with a transport to go by, shared evenly."""
-
-    def __init__(self, count: int, transports: list[httpx.AsyncBaseTransport]) -> None:
-        self._transports = transports
-        self._free = transports * (count // len(transports))
-        self._slots = anyio.CapacityLimiter(count)
-
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
-        """Wait for a place."""
-        async with self._slots:
-            transport = self._free.pop()
-            try:
-                yield transport
-            finally:
-                self._free.append(transport)
-
-    async def aclose(self) -> None:
-        for transport in self._transports:
-            await transport.aclose()
-
-
 class _Endpoint:
-    """One address that bodies are posted to.
+    """One address that bodies are posted to, `count` at a time.
 
     Without `httpx.AsyncClient`, which would keep cookies, follow hints of redirects and log.
     """
 
-    def __init__(self, base: httpx.URL, path: str, headers: dict[str, str], places: _Places) -> None:
-        self.places = places
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport, base: httpx.URL, path: str, headers: dict[str, str], count: int
+    ) -> None:
+        self.places = anyio.CapacityLimiter(count)
+        self._transport = transport
         self._url = base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode())
         self._headers = httpx.Headers({"Accept": "*/*", **headers})
         # The whole of a request has a deadline of ours.
         self._timeout = httpx.Timeout(None, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS).as_dict()
 
-    async def post(self, transport: httpx.AsyncBaseTransport, body: bytes, most: int, exchange: _Exchange) -> None:
+    async def aclose(self) -> None:
+        """Close the transport and its connections."""
+        await self._transport.aclose()
+
+    async def post(self, body: bytes, most: int, exchange: _Exchange) -> None:
         """Send one body and read the answer into `exchange`. Raises httpx's errors."""
         request = httpx.Request(
             "POST",
@@ -206,7 +177,7 @@ class _Endpoint:
             extensions={"timeout": self._timeout, "trace": exchange.trace},
         )
         exchange.begun = True  # until the transport tells that it is still connecting; not every one does
-        response = await transport.handle_async_request(request)
+        response = await self._transport.handle_async_request(request)
         try:
             exchange.status = response.status_code
             exchange.headers = {name.lower(): value for name, value in response.headers.items()}
@@ -236,7 +207,7 @@ class _Exchange:
         self.chunks: list[bytes] = []
 
     async def trace(self, event: str, info: object) -> None:
-        """Take in a step of httpcore's: `connection.…` while it connects, `http11.…` from the request's first byte."""
+        """Take in a step, by httpcore's names: `connection.…` while it connects, `http11.…` from then on."""
         self.begun = not event.startswith("connection.")
 
     @property

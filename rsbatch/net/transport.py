@@ -1,21 +1,26 @@
-"""httpx's transport over aiohttp, for queries and downloads: a third of the CPU time of httpx's own.
+"""httpx's transport over aiohttp: a third of the CPU time of httpx's own (docs/performance.md).
 
 Rule: what is asked for goes out byte for byte (a URL's signature is of its bytes), and nothing of aiohttp's goes along:
 no cookies, no headers of its own, no decoding, no redirects, no environment, no retries. What it raises becomes
-httpx's errors, without URLs. Submissions do not go this way: whether one was sent is told from httpcore's events.
+httpx's errors, without URLs, and it tells `trace` of its steps as httpcore does: while it connects nothing was sent.
 """
 
 from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import httpx
 from multidict import CIMultiDict
 from yarl import URL
+
+Trace = Callable[[str, Any], Awaitable[None]]
+"""Takes the steps of a request, by httpcore's names."""
 
 _BUFFER = 256 * 1024
 """Bytes that are read ahead at most, twice: what asyncio reads from a socket at once."""
@@ -38,9 +43,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request; the extensions `timeout` (connect, read) and `sni_hostname` count."""
+        """Send the request; the extensions `timeout` (connect, read), `sni_hostname` and `trace` count."""
         if self._session is None:
             self._session = self._open()
+        trace: Trace | None = request.extensions.get("trace")
+        if trace is not None:
+            await trace("connection.connect_tcp.started", {})
         body = await request.aread()
         timeout = request.extensions["timeout"]
         url = request.url
@@ -54,6 +62,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 data=body or None,
                 allow_redirects=False,
                 server_hostname=request.extensions.get("sni_hostname"),
+                trace_request_ctx=trace,
                 timeout=aiohttp.ClientTimeout(sock_connect=timeout["connect"], sock_read=timeout["read"]),
             )
         if response.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":  # aiohttp would not tell
@@ -67,6 +76,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             await self._session.close()
 
     def _open(self) -> aiohttp.ClientSession:
+        steps = aiohttp.TraceConfig()
+        steps.on_connection_create_end.append(_connected)
+        steps.on_connection_reuseconn.append(_connected)
         connector = aiohttp.TCPConnector(limit=0, ssl=self._tls, force_close=not self._keep)
         return aiohttp.ClientSession(
             connector=connector,
@@ -76,7 +88,14 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             read_bufsize=_BUFFER,
             max_line_size=_HEADER_MOST,
             max_field_size=_HEADER_MOST,
+            trace_configs=[steps],
         )
+
+
+async def _connected(_session: object, context: SimpleNamespace, _params: object) -> None:
+    trace: Trace | None = context.trace_request_ctx
+    if trace is not None:  # from here on the request may be on its way
+        await trace("http11.send_request_headers.started", {})
 
 
 class _Body(httpx.AsyncByteStream):

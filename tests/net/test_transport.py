@@ -106,3 +106,33 @@ async def test_who_does_not_listen_and_who_hangs_up(
             await ask(transport, server.url)
     with pytest.raises(httpx.ConnectError):
         await ask(transport, server.url)
+
+
+async def test_a_request_counts_as_sent_once_it_is_connected(transport: AiohttpTransport, serve: Serve) -> None:
+    """By the names of httpcore's events, which tell whether a submission that broke off may have been charged."""
+
+    async def twice(stream: SocketStream, head: bytes) -> None:
+        for _ in range(2):
+            seen.append(f"{steps[-1].partition('.')[0]}, received")
+            await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await stream.receive()
+
+    async def trace(event: str, info: object) -> None:
+        steps.append(event)
+
+    steps: list[str] = []
+    seen: list[str] = []
+    async with serve(twice) as server:
+        for _ in range(2):
+            request = httpx.Request("POST", server.url, content=b"{}", extensions={**TIMEOUT, "trace": trace})
+            await (await transport.handle_async_request(request)).aread()
+        await transport.aclose()
+    assert seen == ["http11, received"] * 2
+    kinds = [step.partition(".")[0] for step in steps]
+    assert kinds == ["connection", "http11"] * 2
+    steps.clear()
+    other = AiohttpTransport(ssl.create_default_context(), keep=False)
+    with pytest.raises(httpx.ConnectError):
+        await other.handle_async_request(request)
+    await other.aclose()
+    assert [step.partition(".")[0] for step in steps] == ["connection"]
