@@ -140,11 +140,11 @@ class LargeState(LedgerState):
 
     def is_new(self, key: str) -> bool:
         """Tell if surely no history has this key."""
-        return key not in self._by_key and not self._rows.has_key(key)
+        return key not in self._by_key and not self._rows.keys.knows(key)
 
     def is_free(self, path: str) -> bool:
         """Tell if surely no history has a file at `path`."""
-        return path not in self._owners and not self._rows.has_path(path)
+        return path not in self._owners and not self._rows.paths.knows(path)
 
     def settle(self, plain: Sequence[Live]) -> None:
         """Keep plain histories that are saved, whose keys are new and whose paths are free."""
@@ -223,7 +223,7 @@ class _Rows:
         self.places = (array("Q"), array("Q"), array("Q"))
         """Where the lines `submitting`, `submitted` and `saved` begin, in bytes."""
         self._dropped: set[int] = set()
-        self._keys, self._paths, self._tasks = (_Index(self._dropped) for _ in range(3))
+        self.keys, self.paths, self._tasks = (_Index(self._dropped) for _ in range(3))
 
     def __len__(self) -> int:
         return len(self.since) - len(self._dropped)
@@ -237,8 +237,8 @@ class _Rows:
         self.since.extend(since)
         for column, values in zip(self.places, places, strict=True):
             column.extend(values)
-        self._keys.add(keys)
-        self._paths.add(paths)
+        self.keys.add(keys)
+        self.paths.add(paths)
         self._tasks.add(tasks)
 
     def drop(self, row: int) -> None:
@@ -247,22 +247,14 @@ class _Rows:
 
     def find(self, task: str, key: str) -> int | None:
         """Give the row of exactly this id and key."""
-        for row in self._keys.rows(key):
+        for row in self.keys.rows(key):
             if self._tasks.has(row, task):
                 return row
         return None
 
     def of_key(self, key: str) -> list[int]:
         """Give the rows of a key."""
-        return self._keys.rows(key)
-
-    def has_key(self, key: str) -> bool:
-        """Tell if a row, perhaps one that was dropped, has this key."""
-        return self._keys.knows(key)
-
-    def has_path(self, path: str) -> bool:
-        """Tell if a row, perhaps one that was dropped, has its image at `path`."""
-        return self._paths.knows(path)
+        return self.keys.rows(key)
 
     def of_task(self, task: str) -> list[int]:
         """Give the rows of an id."""
@@ -270,7 +262,7 @@ class _Rows:
 
     def of_path(self, path: str) -> int | None:
         """Give the row whose image stands at `path`; no two have the same."""
-        rows = self._paths.rows(path)
+        rows = self.paths.rows(path)
         return rows[0] if rows else None
 
 
