@@ -97,7 +97,7 @@ def _synced_each(folder: Path, seconds: float) -> float:
 
 
 def _replaying(folder: Path, quick: bool) -> list[Figure]:
-    count, rounds = (50_000, 2) if quick else (1_000_000, 5)
+    count, rounds = (250_000, 2) if quick else (1_000_000, 5)
     path = write_ledger(folder / "large", count // RECORDS_A_TASK)
     module = "benchmarks.ledger"
     replays = []

@@ -54,7 +54,7 @@ TESTS: dict[str, list[str]] = {
     "retry": ["retry_pacing"],
     "ledger/rescue": ["ledger_rescue"],
     "ledger/mend": ["ledger_mend"],
-    "ledger/replay": ["ledger_replay", "ledger_local"],
+    "ledger/replay": ["ledger_replay", "ledger_local", "ledger_plain"],
     "pacing": ["retry_pacing", "scheduler"],
     "ceiling": ["ceiling"],
     "line": ["line"],

@@ -11,19 +11,21 @@ While anybody holds a history, to ask for it again gives the same object.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from heapq import merge
 from operator import attrgetter
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from rsbatch.errors import StoreError
+from rsbatch.ledger.plain import Live, PlainLines, Row
 from rsbatch.ledger.records import BadLine, decode
 from rsbatch.ledger.state import Bucket, History, LedgerState
 from rsbatch.lifecycle import Event, State
 
 _PLAIN: Final = [Event.SUBMITTING, Event.SUBMITTED, Event.GENERATED, Event.DOWNLOADED, Event.SAVED]
-_MASK: Final = 2**64 - 1
 _SINCE = attrgetter("since")
 
 
@@ -42,6 +44,7 @@ class LargeState(LedgerState):
         self._maker = LedgerState()
         self._places: dict[int, list[int]] = {}  # of the lines of plain histories that are not saved yet, by `since`
         self._keeps_all = False
+        self._plain = PlainLines(self)
 
     def keep_all(self) -> None:
         """From here on hold every history: the lines of further records cannot be read."""
@@ -71,6 +74,7 @@ class LargeState(LedgerState):
 
     def get(self, task: str, key: str) -> History | None:
         """See `LedgerState`."""
+        self._plain.give_up(key)
         held = super().get(task, key)
         row = None if held is not None else self._rows.find(task, key)
         return held if row is None else self._history(row)
@@ -115,7 +119,41 @@ class LargeState(LedgerState):
 
     # the fold
 
+    def take(self, blocks: Iterable[Sequence[bytes]]) -> int:
+        """See `LedgerState`; plain histories are kept without a fold of their records."""
+        at = 0
+        for lines in blocks:
+            at = self._plain.take(lines, at)
+        self._plain.give_up_all()
+        return at
+
+    def fold(self, line: bytes, at: int) -> None:
+        """Take in one line, whatever it says. Raises BadLine."""
+        self.apply(decode(line), at)
+
+    def fold_late(self, line: bytes, at: int) -> None:
+        """Take in a line of a plain history that was counted already, and is known to be sound."""
+        value, seq = decode(line), self.seq
+        self.seq = value["seq"] - 1
+        self.apply(value, at)
+        self.seq = seq
+
+    def is_new(self, key: str) -> bool:
+        """Tell if surely no history has this key."""
+        return key not in self._by_key and not self._rows.keys.knows(key)
+
+    def is_free(self, path: str) -> bool:
+        """Tell if surely no history has a file at `path`."""
+        return path not in self._owners and not self._rows.paths.knows(path)
+
+    def settle(self, plain: Sequence[Live]) -> None:
+        """Keep plain histories that are saved, whose keys are new and whose paths are free."""
+        self._rows.add([live.row for live in plain])
+        for usd, number in Counter(live.usd for live in plain).items():
+            self.spend.add(None if usd is None else Decimal(usd), Bucket.DELIVERED, number)
+
     def _held(self, task: str, key: str) -> History | None:
+        self._plain.give_up(key)
         held = super().get(task, key)
         row = None if held is not None else self._rows.find(task, key)
         return held if row is None else self._hold(row)
@@ -165,7 +203,7 @@ class LargeState(LedgerState):
         path = files[0]["path"]
         del self._by_key[history.key], self._owners[path]
         self._count -= 1
-        self._rows.add(history, path, places)
+        self._rows.add([(history.since, history.task, history.key, path, places[0], places[1], places[4])])
 
     def _hold(self, row: int) -> History:
         """Hold the history of a row as an object again: something happens to it."""
@@ -185,7 +223,7 @@ class _Rows:
         self.places = (array("Q"), array("Q"), array("Q"))
         """Where the lines `submitting`, `submitted` and `saved` begin, in bytes."""
         self._dropped: set[int] = set()
-        self._keys, self._paths, self._tasks = (_Index(self._dropped) for _ in range(3))
+        self.keys, self.paths, self._tasks = (_Index(self._dropped) for _ in range(3))
 
     def __len__(self) -> int:
         return len(self.since) - len(self._dropped)
@@ -193,14 +231,15 @@ class _Rows:
     def __iter__(self) -> Iterator[int]:
         return (row for row in range(len(self.since)) if row not in self._dropped)
 
-    def add(self, history: History, path: str, places: Sequence[int]) -> None:
-        """Take in a history, by the places of its five lines."""
-        self.since.append(history.since)
-        for column, place in zip(self.places, (places[0], places[1], places[4]), strict=True):
-            column.append(place)
-        self._keys.add(history.key)
-        self._paths.add(path)
-        self._tasks.add(history.task)
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take in histories."""
+        since, tasks, keys, paths, *places = zip(*rows, strict=True)
+        self.since.extend(since)
+        for column, values in zip(self.places, places, strict=True):
+            column.extend(values)
+        self.keys.add(keys)
+        self.paths.add(paths)
+        self._tasks.add(tasks)
 
     def drop(self, row: int) -> None:
         """Forget a row."""
@@ -208,14 +247,14 @@ class _Rows:
 
     def find(self, task: str, key: str) -> int | None:
         """Give the row of exactly this id and key."""
-        for row in self._keys.rows(key):
+        for row in self.keys.rows(key):
             if self._tasks.has(row, task):
                 return row
         return None
 
     def of_key(self, key: str) -> list[int]:
         """Give the rows of a key."""
-        return self._keys.rows(key)
+        return self.keys.rows(key)
 
     def of_task(self, task: str) -> list[int]:
         """Give the rows of an id."""
@@ -223,7 +262,7 @@ class _Rows:
 
     def of_path(self, path: str) -> int | None:
         """Give the row whose image stands at `path`; no two have the same."""
-        rows = self._paths.rows(path)
+        rows = self.paths.rows(path)
         return rows[0] if rows else None
 
 
@@ -234,24 +273,37 @@ class _Index:
     """
 
     def __init__(self, dropped: set[int]) -> None:
-        self._numbers, self._dropped = array("Q"), dropped
+        self._numbers, self._dropped = array("q"), dropped
         self._table = array("I", bytes(4 * 1024))
         self._taken = 0
 
-    def add(self, text: str) -> None:
-        """Take in the next row's text."""
-        self._numbers.append(hash(text) & _MASK)
+    def add(self, texts: Iterable[str]) -> None:
+        """Take in the next rows' texts."""
+        self._numbers.extend(map(hash, texts))
 
     def has(self, row: int, text: str) -> bool:
         """Tell if this is the row's text, by its hash."""
-        return self._numbers[row] == hash(text) & _MASK
+        return self._numbers[row] == hash(text)
+
+    def knows(self, text: str) -> bool:
+        """Tell if any row has this text, one that was dropped included."""
+        if self._taken < len(self._numbers):
+            self._catch_up()
+        table, numbers, last = self._table, self._numbers, len(self._table) - 1
+        number = hash(text)
+        at = number & last
+        while row := table[at]:
+            if numbers[row - 1] == number:
+                return True
+            at = (at + 1) & last
+        return False
 
     def rows(self, text: str) -> list[int]:
         """Give the rows with this text."""
         if self._taken < len(self._numbers):
             self._catch_up()
         table, last = self._table, len(self._table) - 1
-        number = hash(text) & _MASK
+        number = hash(text)
         at = number & last
         found = []
         while row := table[at]:
@@ -268,9 +320,9 @@ class _Index:
                 self._table *= 2
             self._taken = 0
         table, last = self._table, len(self._table) - 1
-        for row in range(self._taken, len(self._numbers)):
-            at = self._numbers[row] & last
+        for row, number in enumerate(self._numbers[self._taken :], self._taken + 1):
+            at = number & last
             while table[at]:
                 at = (at + 1) & last
-            table[at] = row + 1
+            table[at] = row
         self._taken = len(self._numbers)

@@ -15,7 +15,8 @@ from rsbatch.errors import LedgerDamaged
 from rsbatch.ledger.records import BadLine, decode
 from rsbatch.ledger.state import LedgerState
 
-_CHUNK = 1024 * 1024
+_CHUNK = 256 * 1024
+"""Bytes read at once: what their lines become should still be in the processor's cache when it is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +35,22 @@ class Replayed:
 
 def lines(file: BinaryIO) -> Iterator[bytes]:
     """Give the lines, each with its newline, the last one perhaps without; split on newline alone."""
+    torn = b""
+    for whole, rest in _blocks(file):
+        for line in whole:
+            yield line + b"\n"
+        torn = rest
+    if torn:
+        yield torn
+
+
+def _blocks(file: BinaryIO) -> Iterator[tuple[list[bytes], bytes]]:
+    """Give some lines at a time, without their newlines, and what was read after them."""
     rest = b""
     while chunk := file.read(_CHUNK):
         whole = (rest + chunk).split(b"\n")
         rest = whole.pop()
-        for line in whole:
-            yield line + b"\n"
-    if rest:
-        yield rest
+        yield whole, rest
 
 
 def records(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
@@ -55,18 +64,23 @@ def records(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
 def replay(file: BinaryIO, path: str, state: LedgerState | None = None) -> Replayed:
     """Fold all records, into `state` if one is given; raises LedgerDamaged."""
     state = LedgerState() if state is None else state
-    last, at, kind, torn = 0, 0, "", b""
-    for number, line in enumerate(lines(file), 1):
-        if not line.endswith(b"\n"):
-            torn = line
-            break
-        value = _decode(line[:-1], path, number)
-        try:
-            state.apply(value, at)
-        except BadLine as exc:
-            raise LedgerDamaged(path, number, str(exc)) from None
-        last, at, kind = at, at + len(line), value["type"]
-    return Replayed(state, last, at, torn, kind == "run_ended")
+    last = torn = b""
+
+    def whole_lines() -> Iterator[list[bytes]]:
+        nonlocal last, torn
+        for whole, rest in _blocks(file):
+            torn = rest
+            if whole:
+                last = whole[-1]
+                yield whole
+
+    before = state.seq
+    try:
+        end = state.take(whole_lines())
+    except BadLine as exc:  # each line raises `seq` by one
+        raise LedgerDamaged(path, state.seq - before + 1, str(exc)) from None
+    ends_with_a_run = bool(last) and decode(last)["type"] == "run_ended"
+    return Replayed(state, end - len(last) - bool(last), end, torn, ends_with_a_run)
 
 
 def _decode(line: bytes, path: str, number: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ few commands ask for made when one does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from rsbatch.ledger.records import BadLine, event_of, seconds_of
+from rsbatch.ledger.records import BadLine, decode, event_of, seconds_of
 from rsbatch.lifecycle import OUT, Event, IllegalTransition, State, advance
 from rsbatch.model import MOST_USD, SavedFile
 
@@ -99,6 +99,13 @@ class Spend:
                 self.unpriced[bucket] += sign
             elif bucket is not None and usd is not None:
                 self.usd[bucket] += sign * usd
+
+    def add(self, usd: Decimal | None, bucket: Bucket, count: int) -> None:
+        """Put the prices of `count` attempts into a bucket."""
+        if usd is None:
+            self.unpriced[bucket] += count
+        else:
+            self.usd[bucket] += count * usd
 
 
 class LedgerState:
@@ -191,6 +198,18 @@ class LedgerState:
         return (h for h in self.unsettled() if h.out)
 
     # the fold
+
+    def take(self, blocks: Iterable[Sequence[bytes]]) -> int:
+        """Take in all lines of a ledger, some at a time, without their newlines; gives where the last one ends.
+
+        Raises BadLine; `seq` is then that of the line before.
+        """
+        at = 0
+        for lines in blocks:
+            for line in lines:
+                self.apply(decode(line), at)
+                at += len(line) + 1
+        return at
 
     def apply(self, value: Mapping[str, Any], at: int = 0) -> None:
         """Take in one decoded record; `at` is the place of its line in the ledger, in bytes.
