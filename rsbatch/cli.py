@@ -39,6 +39,7 @@ COMMANDS = {
 }
 """Every command with its one line of help; each lives in the module of its name in `rsbatch.commands`."""
 
+_ABOUT = "Runs batches of image tasks through RouteScope: a manifest in, images and a resumable ledger out."
 _EPILOG = """\
 first steps:
   rsbatch init                            write a commented manifest.yaml
@@ -60,7 +61,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="rsbatch",
-        description="Runs batches of image tasks through RouteScope: a manifest in, images and a resumable ledger out.",
+        description=_ABOUT,
         epilog=_EPILOG,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=_columns() - 2),
         allow_abbrev=False,
@@ -82,6 +83,30 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         if meant:
             _module(name).add_arguments(sub)
     return parser
+
+
+_ROOMY = 60
+"""Columns from which on only the commands' texts have to be wrapped."""
+
+
+def overview(columns: int) -> str:
+    """Give what argparse says of `--help` on `_ROOMY` columns or more; it would take a third as long again."""
+    lines = [
+        "usage: rsbatch [-h] [--version] COMMAND ...",
+        f"\n{_ABOUT}\n\noptions:",
+        "  -h, --help  show this help message and exit",
+        "  --version   show program's version number and exit",
+        "\ncommands:\n  COMMAND",
+    ]
+    indent = " " * 14
+    for name, text in COMMANDS.items():
+        rows = [f"    {name:10}"] if len(name) <= 8 else [f"    {name}", indent]
+        for word in text.split():
+            if len(rows[-1]) + len(word) > columns - 2:
+                rows.append(indent)
+            rows[-1] += f"{word} "
+        lines += [row.rstrip() for row in rows]
+    return "\n".join([*lines, "", _EPILOG])
 
 
 def _columns() -> int:
@@ -114,6 +139,9 @@ def _main(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words == ["--version"]:
         sys.stdout.write(f"rsbatch {__version__}\n")
+        return 0
+    if words in (["--help"], ["-h"]) and (columns := _columns()) >= _ROOMY:
+        sys.stdout.write(overview(columns))
         return 0
     command = next((word for word in words if word in COMMANDS), "")
     args = _parsed(build_parser(only=command), words)

@@ -376,3 +376,20 @@ def test_init_overwrites_nothing(here: Path, capsys: pytest.CaptureFixture[str])
     (here / "manifest.yaml").write_text("mine")
     assert cli.main(["init"]) == 2
     assert (here / "manifest.yaml").read_text() == "mine"
+
+
+def test_the_overview_is_what_argparse_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On any terminal, though argparse is asked on a narrow one only."""
+    parser = cli.build_parser(only="")
+    for columns in (20, *range(60, 200)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert cli.main(["--help"]) == cli.main(["-h"]) == 0
+        assert capsys.readouterr().out == parser.format_help() * 2, columns
+
+
+def test_what_is_no_command_is_told_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["runn"]) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in cli.COMMANDS)
