@@ -1,8 +1,9 @@
 """The open ledger of a run: stamps records, folds them and makes them durable.
 
 Rule: `put` never waits, so nothing can come between an answer and its record; `commit` returns only when the
-record is durable. All that queued up while one sync ran goes with the next (group commit, no timer). After one
-failed write nothing is written to the file again: what is still in memory goes to the rescue.
+record is durable. All that queued up while one sync ran goes with the next, and what the end of a sync set going
+goes along (group commit, no timer). After one failed write nothing is written to the file again: what is still in
+memory goes to the rescue.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from rsbatch.clock import Clock
 from rsbatch.errors import StoreError
@@ -104,6 +106,17 @@ class Ledger:
 
     async def _flush(self) -> None:
         done = self._flushed = anyio.Event()
+        try:
+            if self.failure is None:
+                # The end of a sync sets many going at once: one turn of the loop, and all of them come along. Without
+                # it the first has a sync to itself, while the others wait for the one after it.
+                await anyio.lowlevel.checkpoint()
+            await self._append()
+        finally:
+            self._flushed = None
+            done.set()
+
+    async def _append(self) -> None:
         lines, self._queue = self._queue, []
         seq = self.state.seq
         try:
@@ -123,9 +136,6 @@ class Ledger:
                 self.failure = StoreError("a write of the ledger was interrupted")
                 self._rescue(lines)
             raise
-        finally:
-            self._flushed = None
-            done.set()
 
     def _rescue(self, lines: Sequence[bytes]) -> None:
         if lines:
