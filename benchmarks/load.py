@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 from benchmarks.cpu import KEY, OURS, write_manifest
 from benchmarks.meter import Cost, run_metered
 from benchmarks.rows import Figure, brief, in_turns, ratios
 from benchmarks.service import picture, serving
+from rsbatch.ledger.local import NAME
+from rsbatch.ledger.records import decode
 
 QUERIES = 5
 
@@ -41,26 +44,46 @@ def _cpu(folder: Path, image: Path, quick: bool) -> Figure:
 
 
 def _memory(folder: Path, image: Path, quick: bool) -> Figure:
-    many, rounds = (1000, 1) if quick else (10_000, 3)
+    many = 1000 if quick else 10_000
+    out: list[int] = []
     with serving(image, 2) as url:
         wide, narrow = in_turns(
-            rounds,
-            _side(folder, url, many, many, lambda cost: cost.peak, interval=many / 250),
+            1,  # which differs by less than a megabyte from the next
+            _side(folder, url, many, many, lambda cost: cost.peak, interval=many / 250, out=out),
             _side(folder, url, 10, many, lambda cost: cost.peak, interval=0.02),
         )
     note = (
-        f"{many:,} tasks; MB at the peak: {brief(max(wide))} with all of them in flight, {brief(max(narrow))} with 10"
+        f"{many:,} tasks; MB at the peak: {brief(max(wide))} with {max(out):,} of them in flight at once, "
+        f"{brief(max(narrow))} with 10"
     )
     over = [a - b for a, b in zip(wide, narrow, strict=True)]
     return Figure(f"memory of `run` with {many:,} jobs in flight over that with 10", 100, over, "MB", note=note)
 
 
 def _side(
-    folder: Path, url: str, in_flight: int, tasks: int, value: Callable[[Cost], float], *, interval: float
+    folder: Path,
+    url: str,
+    in_flight: int,
+    tasks: int,
+    value: Callable[[Cost], float],
+    *,
+    interval: float,
+    out: list[int] | None = None,
 ) -> Callable[[], float]:
+    """Measure a run; `out` is told how many jobs were in flight at once, as its ledger says."""
+
     def measure() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             manifest = write_manifest(Path(place), tasks, url, in_flight)
-            return value(run_metered(*OURS, str(manifest), str(interval), cwd=Path(place), env=KEY))
+            cost = run_metered(*OURS, str(manifest), str(interval), cwd=Path(place), env=KEY)
+            if out is not None:
+                out.append(_most_in_flight(Path(place) / "out" / NAME))
+            return value(cost)
 
     return measure
+
+
+def _most_in_flight(ledger: Path) -> int:
+    with ledger.open("rb") as file:
+        kinds = (decode(line[:-1])["type"] for line in file)
+        return max(accumulate({"submitted": 1, "generated": -1}.get(kind, 0) for kind in kinds))
