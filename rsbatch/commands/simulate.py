@@ -48,6 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long a job takes, the median (default: %(default)s)",
     )
     add(
+        "--latency",
+        default="0",
+        metavar="DUR",
+        help="how long a request takes there and back (default: %(default)s)",
+    )
+    add(
+        "--download-time",
+        default="0",
+        metavar="DUR",
+        help="how long an image's bytes take besides (default: %(default)s)",
+    )
+    add(
         "--speed",
         default="1",
         metavar="X",
@@ -82,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
         slots=_whole("--slots", args.slots),
         queueing=args.queueing,
         service_time=_duration("--service-time", args.service_time),
+        latency=_duration("--latency", args.latency),
+        download_time=_duration("--download-time", args.download_time),
         speed=_number("--speed", args.speed),
         faults=parse_faults(args.faults),
         url_ttl=_duration("--url-ttl", args.url_ttl),
