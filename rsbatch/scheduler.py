@@ -25,10 +25,10 @@ from rsbatch.model import Limits, Task
 from rsbatch.pacing import RateGate
 from rsbatch.retry import UNAVAILABLE_SECONDS, backoff
 
-SLOT_PRICE = 0.05
-"""Seconds of delay that a query is worth where a slot idles until we notice its end. A twelfth of a second of a slot
-costs more than a request does; see docs/performance.md for what follows."""
-COVERED_PRICE = 1.0
+SLOT_PRICE = 0.006
+"""Seconds of delay that a query is worth where a slot idles until we notice its end: next to nothing, so that with few
+slots `queries_per_second` is what bounds the queries; see docs/performance.md for what follows."""
+COVERED_PRICE = 1.4
 """The same where jobs of ours wait at the service and take the slot: a delay costs nothing but part of the buffer."""
 LAST_PRICE = 0.02
 """The same for the last job of a run, whose delay is the run's; where several are left, each of them may be it."""
@@ -293,6 +293,8 @@ class Scheduler:
         self.open.queries += 1
         if job.since is None:
             job.since = now
+        if job.place is not None:
+            job.place.asked = now
         job.queries += 1
         return StartQuery(job)
 
@@ -436,9 +438,19 @@ class Scheduler:
         """
         self.open.queries -= 1
         self._query_pauses = 0
-        if after is None and job.place is not None:
-            self._saw(job.place, state, now)
-        self._jobs.push(now + (self._delay(job.place) if after is None else after), job)
+        if after is None:
+            after = self._delay(None) if job.place is None else self._goes_on(job.place, state, now)
+        self._jobs.push(now + after, job)
+
+    def _goes_on(self, place: Place, state: str, now: float) -> float:
+        """Take in what was said of a job, and give the seconds until it should be asked for again.
+
+        The schedule counts from the question: what the answer says held at some time since then. Where answers take
+        long, a job is being asked for no more than half of the time.
+        """
+        self._saw(place, state, now)
+        took = now - place.asked
+        return max(took, self._delay(place) - took)
 
     def _saw(self, place: Place, state: str, now: float) -> None:
         limit = self._policies.in_flight
@@ -449,7 +461,7 @@ class Scheduler:
                 self._line.run(place, now)
             elif limit.queued(self._line.rank(place)):
                 self._line.wait(place)
-        place.alive = now
+        place.alive = place.asked
 
     def queries_throttled(self, job: Job, retry_after: float | None, now: float) -> None:
         """The service wants fewer queries."""
