@@ -47,18 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DUR",
         help="how long a job takes, the median (default: %(default)s)",
     )
-    add(
-        "--latency",
-        default="0",
-        metavar="DUR",
-        help="how long a request takes there and back (default: %(default)s)",
-    )
-    add(
-        "--download-time",
-        default="0",
-        metavar="DUR",
-        help="how long an image's bytes take besides (default: %(default)s)",
-    )
+    add("--latency", default="0", metavar="DUR", help="how long a request takes there and back (default: 0)")
+    add("--download-time", default="0", metavar="DUR", help="how long an image's bytes take besides (default: 0)")
     add(
         "--speed",
         default="1",
@@ -72,12 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DUR",
         help="how long an image's URL is good (default: %(default)s)",
     )
-    add(
-        "--seed",
-        default="0",
-        metavar="N",
-        help="another seed, other service times, faults and ids (default: 0)",
-    )
+    add("--seed", default="0", metavar="N", help="another seed, other service times, faults and ids (default: 0)")
     add("--key", metavar="KEY", help="the only key that is accepted (default: any that begins with sk-)")
     add("--balance", metavar="N", help="images that are paid for, then 402 (default: no end)")
     add(

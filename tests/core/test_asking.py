@@ -159,7 +159,7 @@ def test_what_can_be_used_is() -> None:
     st.floats(0.001, 100),
     st.floats(1e-6, 1e4),
 )
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_any_durations_give_a_next_query_within_its_bounds(
     seen: list[tuple[float, float]], age: float, price: float, most: float
 ) -> None:
@@ -261,7 +261,7 @@ def cost(masses: list[float], queries: list[int], price: float) -> float:
 
 
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.floats(0.01, 5), st.integers(0, 2**6 - 1))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_no_other_list_of_queries_is_better(weights: list[float], price: float, other: int) -> None:
     masses = [0.0] * BINS
     for n, weight in enumerate(weights):
