@@ -485,6 +485,26 @@ def test_queries_that_are_throttled_together_count_once() -> None:
     assert idle.until <= 0.1 + 1
 
 
+def test_a_service_that_wants_fewer_queries_gets_fewer_for_a_while() -> None:
+    notes = Notes()
+    one = Scheduler(Limits(queries_per_second=10), Policies(notes, notes, 8, 8, Random(1)), 0)
+    it = job()
+    one.watch(it, 0)
+    now = 0.0
+    for _ in range(3):  # an outage counts once
+        assert one.next(now) == StartQuery(it)
+        one.queries_throttled(it, 5, now)
+        now += 5
+    assert one.next(now) == StartQuery(it)
+    one.asked(it, now)
+    assert names(notes, "delay")[-1][4] == pytest.approx(QUERY_SHARE * 5 / 0.98)
+    for _ in range(40):
+        now += 1
+        assert one.next(now) == StartQuery(it)
+        one.asked(it, now)
+    assert names(notes, "delay")[-1][4] == pytest.approx(QUERY_SHARE * 10)
+
+
 def test_what_is_broken_off_is_open_no_more() -> None:
     one, it = scheduler(), job()
     one.watch(it, 0)
