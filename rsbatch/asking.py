@@ -5,8 +5,8 @@ bounded and old and new runs add up. From it comes the schedule that minimises
 
     mean delay + price × mean number of queries
 
-by dynamic programming over the bins' edges: with F the distribution, G its integral and W(a) the least cost, from age
-a on, weighted with the chance that a job gets there,
+by dynamic programming over the bins' edges and some between: with F the distribution, G its integral and W(a) the
+least cost, from age a on, weighted with the chance that a job gets there,
 
     W(a) = price · (1 − F(a)) + min over t > a of G(t) − G(a) − F(a) · (t − a) + W(t)
 
