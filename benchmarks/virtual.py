@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, log, sqrt
 from random import Random
-from statistics import NormalDist, fmean
+from statistics import NormalDist, fmean, median
 
 import anyio
 import httpx
@@ -21,7 +21,7 @@ import trio.testing
 
 from rsbatch.ledger.records import seconds_of
 from rsbatch.model import Limits, Task
-from rsbatch.simulator import Engine, Settings, SimulatorTransport
+from rsbatch.simulator import Engine, Settings, SimulatorTransport, wire
 from rsbatch.simulator.brief import Brief
 from rsbatch.summary import Result
 from torture.world import BASE, World, tasks
@@ -49,7 +49,12 @@ class Mixture:
         return median * exp(sigma * max(-3.7, min(3.7, rng.gauss(0, 1))))
 
 
-LOGNORMAL = Mixture("lognormal 45 s", ((1.0, 45.0, 0.35),))
+def lognormal(seconds: float) -> Mixture:
+    """Durations with a median of `seconds`, spread as the simulator's are by default."""
+    return Mixture(f"lognormal {seconds:g} s", ((1.0, seconds, Settings().sigma),))
+
+
+LOGNORMAL = lognormal(45.0)
 BIMODAL = Mixture("bimodal 20 s and 120 s", ((0.5, 20.0, 0.15), (0.5, 120.0, 0.15)))
 
 
@@ -98,19 +103,6 @@ class TimedEngine(Engine):
         return self.mixture.draw(f"{self.settings.seed} {about[0]}")
 
 
-class Slow(httpx.AsyncBaseTransport):
-    """Adds the way there and back to each request, and the time of its bytes to a download."""
-
-    def __init__(self, inner: httpx.AsyncBaseTransport, latency: float, download: float) -> None:
-        self._inner, self._latency, self._download = inner, latency, download
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        await anyio.sleep(self._latency / 2)
-        response = await self._inner.handle_async_request(request)
-        await anyio.sleep(self._latency / 2 + (self._download if request.method == "GET" else 0.0))
-        return response
-
-
 @dataclass(frozen=True)
 class Case:
     """One service and one batch. `changes` are (seconds of the run, slots); times in seconds."""
@@ -126,7 +118,14 @@ class Case:
     refuse_after: float = 2.0
 
     def engine(self) -> TimedEngine:
-        settings = Settings(slots=self.slots, queueing=self.queueing, seed=self.seed, retry_after=self.refuse_after)
+        settings = Settings(
+            slots=self.slots,
+            queueing=self.queueing,
+            seed=self.seed,
+            retry_after=self.refuse_after,
+            latency=self.latency,
+            download_time=self.download,
+        )
         return TimedEngine(settings, self.mixture, self.changes)
 
     def tasks(self) -> list[Task]:
@@ -161,7 +160,6 @@ def run(case: Case, limits: Limits, world: World | None = None, **more: object) 
     """Run a case by rsbatch, with `limits`."""
     world = world or World(Settings())
     engine = world.engine = case.engine()
-    world.wrap = lambda transport: Slow(transport, case.latency, case.download)
     result: Result = world.run(case.tasks(), limits=limits, **more)
     if result.this_run.saved != case.count:
         raise RuntimeError(f"{result.this_run.saved} of {case.count} saved: {result.reason}")
@@ -182,9 +180,7 @@ def run_script(case: Case, at_once: int, sleep: float = 3.0) -> Outcome:
     found: list[float] = []
 
     async def main() -> None:
-        transport = Slow(
-            SimulatorTransport(engine, clock=lambda: BASE + anyio.current_time()), case.latency, case.download
-        )
+        transport = SimulatorTransport(engine, clock=lambda: BASE + anyio.current_time())
         headers = {"Authorization": "Bearer sk-virtual"}
         async with httpx.AsyncClient(base_url="http://127.0.0.1:8765", headers=headers, transport=transport) as client:
             places = anyio.Semaphore(at_once)
@@ -218,19 +214,39 @@ def oracle_seconds(case: Case, submits_per_second: float) -> float:
     """How long it takes one who knows every duration and the ceiling: the same tasks in the same order, each begun the
     moment a slot is free, no faster than submissions may go out, each end noticed at once and its image fetched.
     """
-    engine, free, now, last = case.engine(), [0.0] * case.slots, 0.0, 0.0
-    durations = _durations(case, engine)
-    for number, duration in enumerate(durations):
-        now = max(number / submits_per_second, heapq.heappop(free))
-        heapq.heappush(free, now + duration)
-        last = max(last, now + duration)
-    return last + case.latency + case.latency + case.download + case.latency / 2
+    return best_seconds(case.engine(), [task.body for task in case.tasks()], submits_per_second)
 
 
-def _durations(case: Case, engine: TimedEngine) -> list[float]:
-    from rsbatch.simulator import wire
+def best_seconds(engine: Engine, bodies: Sequence[Mapping[str, object]], submits_per_second: float) -> float:
+    """Give `oracle_seconds` for any engine and requests."""
+    there, free, last = engine.settings, [0.0] * engine.settings.slots, 0.0
+    for number, body in enumerate(bodies):
+        begin = max(number / submits_per_second, heapq.heappop(free))
+        end = begin + engine._service_time((wire.canonical_sha256(dict(body)), 0, 0))
+        heapq.heappush(free, end)
+        last = max(last, end)
+    return last + 2.5 * there.latency + there.download_time  # to submit, to ask, to fetch; the first half is in `begin`
 
-    return [engine._service_time((wire.canonical_sha256(dict(t.body)), 0, 0)) for t in case.tasks()]
+
+@dataclass(frozen=True)
+class Race:
+    """The same batch by rsbatch, by the usual script and by an oracle, in seconds."""
+
+    ours: float
+    script: float
+    oracle: float
+
+    @property
+    def ratio(self) -> float:
+        """Ours ÷ the script's."""
+        return self.ours / self.script
+
+
+def told(races: Sequence[Race]) -> str:
+    """Say what the least possible ratio is, and how much of what can be had was had."""
+    least = median(race.oracle / race.script for race in races)
+    had = median((race.script - race.ours) / (race.script - race.oracle) for race in races)
+    return f"the oracle's ÷ the script's is {least:.3f}, so nothing can be below that; of what can be had, {had:.0%} is"
 
 
 class KnownCeiling:

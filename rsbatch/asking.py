@@ -5,8 +5,8 @@ bounded and old and new runs add up. From it comes the schedule that minimises
 
     mean delay + price × mean number of queries
 
-by dynamic programming over the bins' edges: with F the distribution, G its integral and W(a) the least cost, from age
-a on, weighted with the chance that a job gets there,
+by dynamic programming over the bins' edges and some between: with F the distribution, G its integral and W(a) the
+least cost, from age a on, weighted with the chance that a job gets there,
 
     W(a) = price · (1 − F(a)) + min over t > a of G(t) − G(a) − F(a) · (t − a) + W(t)
 
@@ -19,15 +19,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping
-from math import exp, log, sqrt
+from collections.abc import Mapping, Sequence
+from math import ceil, exp, log, sqrt
 from typing import Any, Protocol
 
 from rsbatch.model import DEFAULT_MODEL
 
 QUERY_INTERVAL = 3.0
-"""Seconds between two queries of a job before anything is known: a compromise between the 30 to 180 s that a job takes
-and idle slots."""
+"""Seconds between two queries of a job before anything is known, at most: what is asked less often teaches little."""
+_USUAL = 48.0
+"""Seconds that a job is thought to take before anything is known: they take 30 to 180, and the short ones are more."""
 ENOUGH = 12
 """Durations of a class that are seen before its schedule is its own."""
 CLASSES_MOST = 64
@@ -39,6 +40,8 @@ _RATIO = 1.015  # 0.7 s at 45 s: finer than the spacing of queries that comes ou
 _FIRST = 0.5
 _BINS = 720  # to 6 hours
 _EDGES = tuple(_FIRST * _RATIO**n for n in range(_BINS))
+_PARTS = 4
+"""Parts of a bin, at most, at whose ends a query may be: where jobs were seen to end, twice as fine as LEAST."""
 _REMEMBERED = 2000.0
 """Durations that a class remembers; then the old ones fade, so that a service that changes is followed."""
 _WIDEST = 0.12
@@ -51,6 +54,14 @@ def kind_of(body: Mapping[str, Any]) -> str:
     """Name a request's class of durations: model, size and quality, such as `gpt-image-2 1024x1024 high`."""
     parts = (body.get("model") or DEFAULT_MODEL, body.get("size"), body.get("quality"))
     return " ".join(str(part)[:40] for part in parts if part)
+
+
+def interval(price: float) -> float:
+    """Give the seconds between two queries that cost least while nothing is known.
+
+    Half of that is the delay, and a job that takes as long as usual is asked for _USUAL ÷ that times.
+    """
+    return min(QUERY_INTERVAL, max(LEAST, sqrt(2 * price * _USUAL)))
 
 
 class QuerySchedule(Protocol):
@@ -94,10 +105,10 @@ class LearnedTimes:
                 self._classes[kind] = durations
 
     def delay(self, kind: str, age: float, price: float, most_queries: float) -> float:
-        """See `QuerySchedule`: QUERY_INTERVAL until ENOUGH is seen of the class."""
+        """See `QuerySchedule`: the best fixed interval until ENOUGH is seen of the class."""
         durations = self._of(kind)
         if durations.count < ENOUGH:
-            return max(QUERY_INTERVAL, min(MOST, 1.0 / most_queries))
+            return min(MOST, max(interval(price), 1.0 / most_queries))
         return durations.delay(age, price, most_queries)
 
     def ended(self, kind: str, low: float, high: float) -> None:
@@ -183,9 +194,9 @@ class Durations:
         level = round(2 * log(max(price, shape.product / most**2), 2))
         schedule = self._schedules.get(level)
         if schedule is None:
-            schedule = self._schedules[level] = best_queries(shape.masses, 2 ** (level / 2))
-        at = bisect_left(_EDGES, age)
-        wait = _EDGES[schedule[at]] - age if at < _BINS - 1 else MOST
+            schedule = self._schedules[level] = best_queries(shape.edges, shape.parts, 2 ** (level / 2))
+        at = bisect_left(shape.edges, age)
+        wait = shape.edges[schedule[at]] - age if at < len(schedule) - 1 else MOST
         return min(MOST, max(LEAST, wait))
 
     def as_json(self) -> dict[str, Any]:
@@ -215,8 +226,8 @@ class Durations:
 class _Shape:
     """The distribution fitted to a histogram: smoothed on the scale of ratios, with a thin tail past all that was seen.
 
-    `masses` by bin sum up to 1; `product` is the least mean delay × mean number of queries (Keller 1974:
-    ½ (∫ √(density × survival))²), in seconds.
+    `masses` by bin sum up to 1, and so do `parts`, which end at `edges` (seconds), finer where jobs were seen to end;
+    `product` is the least mean delay × mean number of queries (Keller 1974: ½ (∫ √(density × survival))²), in seconds.
     """
 
     def __init__(self, counts: list[float], count: float) -> None:
@@ -238,6 +249,18 @@ class _Shape:
             root += sqrt(mass * _width(n) * max(0.0, left - mass / 2))
             left -= mass
         self.product = root * root / 2
+        self.edges, self.parts = _parted(self.masses, used[0], used[-1])
+
+
+def _parted(masses: list[float], first: int, last: int) -> tuple[list[float], list[float]]:
+    """Part the bins from `first` to `last`; gives the ends of all (seconds) and the share of each."""
+    edges: list[float] = []
+    shares: list[float] = []
+    for n, mass in enumerate(masses):
+        parts = min(_PARTS, ceil(_width(n) / LEAST * 2)) if first <= n <= last else 1
+        edges += [_EDGES[n] - _width(n) * left / parts for left in reversed(range(parts))]
+        shares += [mass / parts] * parts
+    return edges, shares
 
 
 def _smoothed(counts: list[float], width: float) -> list[float]:
@@ -253,21 +276,22 @@ def _smoothed(counts: list[float], width: float) -> list[float]:
     return smooth
 
 
-def best_queries(masses: list[float], price: float) -> tuple[int, ...]:
-    """Give, for each edge (seconds of age), the edge of the best next query; `masses` is the share that ends by bin.
+def best_queries(edges: Sequence[float], masses: Sequence[float], price: float) -> tuple[int, ...]:
+    """Give, for each edge (seconds of age), the edge of the best next query; `masses` is the share that ends by each.
 
     Minimises mean delay + `price` × mean number of queries; the last edge ends all.
     """
-    shares, areas = _integrals(masses)
-    following = [_BINS - 1] * _BINS
+    shares, areas = _integrals(edges, masses)
+    last = len(edges) - 1
+    following = [last] * len(edges)
     hull: deque[tuple[float, float, int]] = deque()  # lines: least cost at share x is height - time * x
     cost = 0.0
-    for n in range(_BINS - 2, -1, -1):
-        line = (areas[n + 1] + cost, _EDGES[n + 1], n + 1)
+    for n in range(last - 1, -1, -1):
+        line = (areas[n + 1] + cost, edges[n + 1], n + 1)
         while len(hull) > 1 and _meet(hull[-1], line) >= _meet(hull[-2], hull[-1]):
             hull.pop()
         hull.append(line)
-        share, age = shares[n], _EDGES[n]
+        share, age = shares[n], edges[n]
         while len(hull) > 1 and hull[1][0] - hull[1][1] * share <= hull[0][0] - hull[0][1] * share:
             hull.popleft()
         height, time, following[n] = hull[0]
@@ -275,11 +299,11 @@ def best_queries(masses: list[float], price: float) -> tuple[int, ...]:
     return tuple(following)
 
 
-def _integrals(masses: list[float]) -> tuple[list[float], list[float]]:
+def _integrals(edges: Sequence[float], masses: Sequence[float]) -> tuple[list[float], list[float]]:
     """The share that has ended by each edge, and that share's integral over time, in seconds."""
     shares, areas = [], []
     share = area = before = 0.0
-    for edge, mass in zip(_EDGES, masses, strict=True):
+    for edge, mass in zip(edges, masses, strict=True):
         area += (edge - before) * (share + mass / 2)
         share = min(1.0, share + mass)
         before = edge

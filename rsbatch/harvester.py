@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import anyio
 
 from rsbatch import retry, wire
+from rsbatch.asking import QUERY_INTERVAL
 from rsbatch.course import HALTS, Course
 from rsbatch.images import BadImage
 from rsbatch.ledger import records
@@ -90,7 +91,7 @@ class Harvester:
         if not images:
             job.empties += 1
             if job.empties < retry.EMPTY_DONE_QUERIES:
-                self._course.scheduler.asked(job, now)
+                self._course.scheduler.asked(job, now, after=QUERY_INTERVAL)  # its images may take a moment
                 return
             self._course.scheduler.ended(job, now)
             if job.restore:

@@ -15,13 +15,14 @@ class Place:
     """One job's place. Times are the event loop's, in seconds.
 
     `kind` is its class of durations, `number` counts submissions; `alive` is when the job was last known to go on,
-    `began` when its work is presumed to have begun, None while it waits; `running` that the service said so;
-    `not_before` when to ask for it at the earliest.
+    `asked` when it was last asked for, `began` when its work is presumed to have begun, None while it waits;
+    `running` that the service said so; `not_before` when to ask for it at the earliest.
     """
 
     kind: str
     number: int
     alive: float
+    asked: float
     began: float | None
     running: bool = False
     not_before: float = float("-inf")
@@ -46,7 +47,7 @@ class Line:
         """Take the last place for a job that is known to be out at `now`."""
         self._count += 1
         self._numbers.append(self._count)
-        return Place(kind, self._count, now, began)
+        return Place(kind, self._count, now, now, began)
 
     def rank(self, place: Place) -> int:
         """Give its place among all that are out, from 1."""

@@ -25,15 +25,17 @@ from rsbatch.model import Limits, Task
 from rsbatch.pacing import RateGate
 from rsbatch.retry import UNAVAILABLE_SECONDS, backoff
 
-SLOT_PRICE = 0.05
-"""Seconds of delay that a query is worth where a slot idles until we notice its end. A twelfth of a second of a slot
-costs more than a request does; see docs/performance.md for what follows."""
-COVERED_PRICE = 1.0
+SLOT_PRICE = 0.006
+"""Seconds of delay that a query is worth where a slot idles until we notice its end: next to nothing, so that with few
+slots `queries_per_second` is what bounds the queries; see docs/performance.md for what follows."""
+COVERED_PRICE = 1.4
 """The same where jobs of ours wait at the service and take the slot: a delay costs nothing but part of the buffer."""
 LAST_PRICE = 0.02
 """The same for the last job of a run, whose delay is the run's; where several are left, each of them may be it."""
 QUERY_SHARE = 0.8
-"""How much of `queries_per_second` the schedule plans with; the rest evens out bursts."""
+"""How much of the rate of queries the schedule plans with; the rest evens out bursts."""
+QUERIES_SLOWEST = 2.0
+"""Seconds between two queries at most where the service wants fewer: they bring in what was paid."""
 WAITING_SECONDS = 15.0
 """How long a job that is presumed to wait is left alone, unless the end of another tells that it has begun."""
 REFUSED_SECONDS = 1.0
@@ -206,7 +208,7 @@ class Scheduler:
         self._downloads: deque[Job] = deque()
         self._later_downloads: _DueHeap[Job] = _DueHeap()
         self._submit_gate = RateGate(limits.submits_per_second)
-        self._query_gate = RateGate(limits.queries_per_second)
+        self._query_gate = RateGate(limits.queries_per_second, QUERIES_SLOWEST)
         self._submits_from = self._queries_from = float("-inf")
         self._submit_pauses = self._query_pauses = 0
         self._hopeful_at = now
@@ -293,6 +295,8 @@ class Scheduler:
         self.open.queries += 1
         if job.since is None:
             job.since = now
+        if job.place is not None:
+            job.place.asked = now
         job.queries += 1
         return StartQuery(job)
 
@@ -341,7 +345,7 @@ class Scheduler:
         if place is not None and place.began is None:
             return WAITING_SECONDS
         kind, age = ("", 0.0) if place is None else (place.kind, place.age)
-        share = QUERY_SHARE * self.limits.queries_per_second / max(1, len(self._jobs) + self.open.queries)
+        share = QUERY_SHARE * self._query_gate.per_second / max(1, len(self._jobs) + self.open.queries)
         return self._policies.queries.delay(kind, age, price, share)
 
     def _query_time(self) -> float | None:
@@ -436,9 +440,20 @@ class Scheduler:
         """
         self.open.queries -= 1
         self._query_pauses = 0
-        if after is None and job.place is not None:
-            self._saw(job.place, state, now)
-        self._jobs.push(now + (self._delay(job.place) if after is None else after), job)
+        self._query_gate.faster()
+        if after is None:
+            after = self._delay(None) if job.place is None else self._goes_on(job.place, state, now)
+        self._jobs.push(now + after, job)
+
+    def _goes_on(self, place: Place, state: str, now: float) -> float:
+        """Take in what was said of a job, and give the seconds until it should be asked for again.
+
+        The schedule counts from the question: what the answer says held at some time since then. Where answers take
+        long, a job is being asked for no more than half of the time.
+        """
+        self._saw(place, state, now)
+        took = now - place.asked
+        return max(took, self._delay(place) - took)
 
     def _saw(self, place: Place, state: str, now: float) -> None:
         limit = self._policies.in_flight
@@ -449,12 +464,16 @@ class Scheduler:
                 self._line.run(place, now)
             elif limit.queued(self._line.rank(place)):
                 self._line.wait(place)
-        place.alive = now
+        place.alive = place.asked
 
     def queries_throttled(self, job: Job, retry_after: float | None, now: float) -> None:
         """The service wants fewer queries."""
         self.open.queries -= 1
         if now >= self._queries_from:
+            if (
+                not self._query_pauses
+            ):  # of several in a row the first tells of the rate, the others may be of an outage
+                self._query_gate.slower()
             self._query_pauses += 1
         wait = retry_after if retry_after else backoff(self._query_pauses, self._policies.rng)
         self._queries_from = max(self._queries_from, now + wait)

@@ -47,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DUR",
         help="how long a job takes, the median (default: %(default)s)",
     )
+    add("--latency", default="0", metavar="DUR", help="how long a request takes there and back (default: 0)")
+    add("--download-time", default="0", metavar="DUR", help="how long an image's bytes take besides (default: 0)")
     add(
         "--speed",
         default="1",
@@ -60,12 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DUR",
         help="how long an image's URL is good (default: %(default)s)",
     )
-    add(
-        "--seed",
-        default="0",
-        metavar="N",
-        help="another seed, other service times, faults and ids (default: 0)",
-    )
+    add("--seed", default="0", metavar="N", help="another seed, other service times, faults and ids (default: 0)")
     add("--key", metavar="KEY", help="the only key that is accepted (default: any that begins with sk-)")
     add("--balance", metavar="N", help="images that are paid for, then 402 (default: no end)")
     add(
@@ -82,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
         slots=_whole("--slots", args.slots),
         queueing=args.queueing,
         service_time=_duration("--service-time", args.service_time),
+        latency=_duration("--latency", args.latency),
+        download_time=_duration("--download-time", args.download_time),
         speed=_number("--speed", args.speed),
         faults=parse_faults(args.faults),
         url_ttl=_duration("--url-ttl", args.url_ttl),

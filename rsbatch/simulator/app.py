@@ -49,9 +49,12 @@ def create_app(
             body = await _read(receive)
         except _ClientGone:
             return
-        answer = engine.handle(_translate(scope, body), clock())
+        settings = engine.settings
         try:
-            parcel = await pack(answer, sleep=sleep, draw=draw)
+            if settings.one_way > 0:
+                await sleep(settings.one_way)
+            answer = engine.handle(_translate(scope, body), clock())
+            parcel = await pack(answer, settings, sleep=sleep, draw=draw)
         except HungUp:
             await _hang_up(scope, receive, reset=True)
             return

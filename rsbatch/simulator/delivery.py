@@ -15,6 +15,7 @@ import anyio.to_thread
 from rsbatch.simulator import wire
 from rsbatch.simulator.answers import Answer
 from rsbatch.simulator.brief import Picture
+from rsbatch.simulator.settings import Settings
 
 CHUNK = 64 * 1024
 """Bytes sent at a time."""
@@ -31,7 +32,7 @@ class HungUp(Exception):
 class Parcel:
     """An answer ready to go.
 
-    `headers` has Content-Length; `body` may be shorter, then the connection ends after it.
+    `headers` has Content-Length; `body` may be shorter, then the connection ends after it. Its bytes take `seconds`.
     """
 
     status: int
@@ -39,9 +40,16 @@ class Parcel:
     body: bytes
     stall: float
     hang_up: bool
+    seconds: float = 0.0
 
     async def chunks(self, sleep: Sleep) -> AsyncIterator[bytes]:
         """Return the body in pieces. Raises HungUp in the middle where the answer says so."""
+        async for piece in self._pieces(sleep):
+            if self.seconds > 0:
+                await sleep(self.seconds * len(piece) / len(self.body))
+            yield piece
+
+    async def _pieces(self, sleep: Sleep) -> AsyncIterator[bytes]:
         middle = len(self.body) // 2
         stalled = self.stall <= 0
         for at in range(0, len(self.body), CHUNK):
@@ -59,11 +67,11 @@ class Parcel:
             raise HungUp
 
 
-async def pack(answer: Answer, *, sleep: Sleep, draw: Draw) -> Parcel:
-    """Wait and draw as the answer says. Raises HungUp where there is to be no answer."""
+async def pack(answer: Answer, settings: Settings, *, sleep: Sleep, draw: Draw) -> Parcel:
+    """Wait and draw as the answer says, and take the way back. Raises HungUp where there is to be no answer."""
     manner = answer.manner
-    if manner.wait > 0:
-        await sleep(manner.wait)
+    if (wait := manner.wait + settings.one_way) > 0:
+        await sleep(wait)
     if manner.reset:
         raise HungUp
     body = await _body(answer, draw)
@@ -72,7 +80,8 @@ async def pack(answer: Answer, *, sleep: Sleep, draw: Draw) -> Parcel:
         body = body[: whole // 2]
     length = whole if manner.cut == "length" else len(body)
     headers = (("content-type", answer.content_type), ("content-length", str(length)), *answer.headers)
-    return Parcel(answer.status, headers, body, manner.stall, hang_up=length > len(body))
+    seconds = settings.download_time / settings.speed if answer.pictures else 0.0
+    return Parcel(answer.status, headers, body, manner.stall, length > len(body), seconds)
 
 
 async def _body(answer: Answer, draw: Draw) -> bytes:

@@ -21,7 +21,8 @@ class Settings:
     `slots` jobs run at a time; more wait in a queue (`queueing`) or are refused with 429. `service_time` is
     the median of a lognormal with `sigma`. `faults` maps names of faults, families or groups to rates (0 to
     1). `url_ttl`: how long an image's URL is good. `stall`: the pause of a slow image; `hang`: how long an
-    answer that never comes is held; `retry_after`: what a 429 asks for. `key`: the one key that is accepted,
+    answer that never comes is held; `retry_after`: what a 429 asks for. `latency`: how long a request
+    takes there and back; `download_time`: how long an image's bytes take besides. `key`: the one key that is accepted,
     None for any that begins with `sk-`. `balance`: how many images are paid for, None for no end. `models`:
     patterns of the models that exist.
 
@@ -42,6 +43,8 @@ class Settings:
     stall: float = 5.0
     hang: float = 150.0  # longer than any client waits for a submission
     retry_after: float = 2.0
+    latency: float = 0.0
+    download_time: float = 0.0
 
     def __post_init__(self) -> None:
         compile_faults(self.faults)
@@ -53,7 +56,7 @@ class Settings:
             raise UsageError("the key the simulator accepts must not be empty")
         for name in ("speed", "url_ttl"):
             self._check(name, above=True)
-        for name in ("service_time", "sigma", "stall", "hang", "retry_after"):
+        for name in ("service_time", "sigma", "stall", "hang", "retry_after", "latency", "download_time"):
             self._check(name, above=False)
 
     def _check(self, name: str, *, above: bool) -> None:
@@ -61,6 +64,11 @@ class Settings:
         if not isfinite(value) or value < 0 or (above and value == 0):
             wanted = "above 0" if above else "0 or more"
             raise UsageError(f"the simulator's {name.replace('_', ' ')} must be {wanted}, not {value:g}")
+
+    @property
+    def one_way(self) -> float:
+        """Seconds that a request takes to the service, and an answer back."""
+        return self.latency / 2 / self.speed
 
     def knows_model(self, name: str) -> bool:
         """Whether a model of that name exists."""

@@ -45,10 +45,13 @@ class SimulatorTransport(httpx.AsyncBaseTransport):
         Raises httpx.ReadError, httpx.ReadTimeout and httpx.RemoteProtocolError as faults.
         """
         body = await request.aread()
-        await self._sleep(0)  # the only checkpoint of a good request comes before it is accepted
+        settings = self.engine.settings
+        await self._sleep(
+            settings.one_way
+        )  # without latency the only checkpoint of a good request, before it is accepted
         answer = self.engine.handle(_translate(request, body), self._clock())
         try:
-            parcel = await _within(request, pack, answer, sleep=self._sleep, draw=self._draw)
+            parcel = await _within(request, pack, answer, settings, sleep=self._sleep, draw=self._draw)
         except HungUp:
             raise httpx.ReadError("the simulator reset the connection", request=request) from None
         stream = _Body(parcel, request, self._sleep)

@@ -137,6 +137,13 @@ def test_a_gate_that_was_too_fast_slows_down_and_comes_back() -> None:
     assert gate.opens_at() == pytest.approx(100.1), "and never faster than it was made"
 
 
+def test_a_gate_has_a_slowest_of_its_own() -> None:
+    gate = RateGate(10, slowest=2)
+    for _ in range(9):
+        gate.slower()
+    assert gate.per_second == 0.5
+
+
 def test_a_gate_of_less_than_one_in_thirty_seconds_stays_as_it_is() -> None:
     gate = RateGate(0.01)
     gate.slower()

@@ -72,8 +72,8 @@ def test_a_life() -> None:
     assert one.next(1) == Idle(4)
     assert one.next(4) == StartQuery(it)
     one.asked(it, 4.5)
-    assert one.next(7.4) == Idle(7.5)
-    assert one.next(7.5) == StartQuery(it)
+    assert one.next(6.9) == Idle(7), "3 seconds after it was asked for, not after the answer"
+    assert one.next(7) == StartQuery(it)
     one.asked(it, 8, after=10)
     assert one.next(18) == StartQuery(it)
     one.release(it, 18)
@@ -282,7 +282,7 @@ def test_what_the_policies_are_told() -> None:
     delays = [told[1:] for told in notes.told if told[0] == "delay"]
     assert delays == [
         ("", 0.0, SLOT_PRICE, QUERY_SHARE * 1000),
-        ("", 2.5, SLOT_PRICE, QUERY_SHARE * 1000),
+        ("", 1.0, SLOT_PRICE, QUERY_SHARE * 1000),
         ("", 0.0, SLOT_PRICE, QUERY_SHARE * 1000),
     ]
 
@@ -302,12 +302,22 @@ def test_what_a_job_that_is_done_took_is_learned_from_the_last_time_it_was_known
     one.asked(it, 3, state="RUN")
     assert one.next(4) == StartQuery(it)
     one.finished(it, 5)
-    assert names(notes, "runs", "ended") == [("runs", 1, 0), ("ended", "big", 2.0, 4.0), ("ended", 3, 5)]
+    assert names(notes, "runs", "ended") == [("runs", 1, 0), ("ended", "big", 1.0, 4.0), ("ended", 2, 5)]
     old = job()
     one.watch(old, 6)
     assert one.next(6) == StartQuery(old)
     one.finished(old, 7)
     assert names(notes, "ended")[2:] == [("ended", 6, 7)], "how long a job of another run took is not known"
+
+
+def test_a_job_whose_answers_take_long_is_asked_for_half_of_the_time() -> None:
+    one = scheduler()
+    it = job()
+    one.watch(it, 0)
+    assert one.next(0) == StartQuery(it)
+    one.asked(it, 4, state="RUN")
+    assert one.next(4) == Idle(8)
+    assert one.next(8) == StartQuery(it)
 
 
 def waiting_pair(notes: Notes) -> tuple[Scheduler, Job, Job]:
@@ -473,6 +483,26 @@ def test_queries_that_are_throttled_together_count_once() -> None:
     assert isinstance(idle, Idle)
     assert idle.until is not None
     assert idle.until <= 0.1 + 1
+
+
+def test_a_service_that_wants_fewer_queries_gets_fewer_for_a_while() -> None:
+    notes = Notes()
+    one = Scheduler(Limits(queries_per_second=10), Policies(notes, notes, 8, 8, Random(1)), 0)
+    it = job()
+    one.watch(it, 0)
+    now = 0.0
+    for _ in range(3):  # an outage counts once
+        assert one.next(now) == StartQuery(it)
+        one.queries_throttled(it, 5, now)
+        now += 5
+    assert one.next(now) == StartQuery(it)
+    one.asked(it, now)
+    assert names(notes, "delay")[-1][4] == pytest.approx(QUERY_SHARE * 5 / 0.98)
+    for _ in range(40):
+        now += 1
+        assert one.next(now) == StartQuery(it)
+        one.asked(it, now)
+    assert names(notes, "delay")[-1][4] == pytest.approx(QUERY_SHARE * 10)
 
 
 def test_what_is_broken_off_is_open_no_more() -> None:

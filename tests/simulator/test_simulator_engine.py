@@ -390,6 +390,8 @@ def test_what_cannot_be_kept_is_not_accepted() -> None:
         {"service_time": -1},
         {"url_ttl": 0},
         {"balance": -1},
+        {"latency": -1},
+        {"download_time": float("inf")},
         {"key": ""},
         {"faults": {"nothing": 1}},
         {"faults": {"429": 2}},

@@ -138,6 +138,8 @@ def test_a_port_in_use() -> None:
         (("--speed", "0"), "above 0"),
         (("--service-time", "soon"), "--service-time must be a duration"),
         (("--url-ttl", "0"), "above 0"),
+        (("--latency", "far"), "--latency must be a duration"),
+        (("--download-time", "long"), "--download-time must be a duration"),
         (("--faults", "reste"), "did you mean `reset`"),
         (("--port", "70000"), "--port must be between"),
         (("--balance", "-1"), "0 or more"),

@@ -133,6 +133,13 @@ async def _virtual() -> None:
     with pytest.raises(httpx.ReadTimeout):
         await slow.client.get(url, timeout=5)
 
+    far = Service(latency=4, download_time=10, speed=2, service_time=0)
+    start = anyio.current_time()
+    url = await far.url()
+    assert anyio.current_time() - start == pytest.approx(4), "a submission and a query, 2 s each"
+    assert (await far.client.get(url)).status_code == 200
+    assert anyio.current_time() - start == pytest.approx(4 + 2 + 5)
+
 
 def test_hanging_answers_and_slow_images_in_virtual_time() -> None:
     trio.run(_virtual, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -162,6 +169,28 @@ async def test_the_application_from_submission_to_image() -> None:
         image = await client.get(url)
         assert image.headers["content-type"] == "image/png"
         assert len(image.content) == int(image.headers["content-length"])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("latency", [0, 8])
+async def test_the_application_takes_half_of_the_latency_each_way(latency: float) -> None:
+    engine, told = Engine(Settings(service_time=0, latency=latency, download_time=3)), list[object]()
+
+    async def sleep(seconds: float) -> None:
+        told.append(seconds)
+
+    def clock() -> float:
+        told.append("accepted")
+        return 1000.0
+
+    app = create_app(engine, clock=clock, sleep=sleep)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN, headers=HEADERS)
+    job_id = (await client.post(SUBMIT, json=CAT)).json()["job_id"]
+    assert told == ([4.0, "accepted", 4.0] if latency else ["accepted"])
+    url = (await client.post(QUERY, json={"job_id": job_id})).json()["data"][0]["url"]
+    del told[:]
+    assert (await client.get(url)).status_code == 200
+    assert [seconds for seconds in told if seconds != "accepted"] == ([4.0, 4.0, 3.0] if latency else [3.0])
 
 
 async def _sent(app: Any, *messages: dict[str, Any], **scope: Any) -> list[dict[str, Any]]:
