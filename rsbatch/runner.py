@@ -262,9 +262,10 @@ async def judge(
 ) -> list[Planned]:
     """Judge a batch of tasks, asking the storage once for the sizes of all their saved files."""
     histories = [matcher.of(task) for task in batch]
-    files = [h.files if h is not None and h.state is State.SAVED else () for h in histories]
-    sizes = iter(await storage.sizes([f.path for saved in files for f in saved]))
+    paths = [f.path for h in histories if h is not None and h.state is State.SAVED for f in h.files]
+    sizes = dict(zip(paths, await storage.sizes(paths), strict=True))
+    # What was saved or moved while the storage was asked stands as it was recorded a moment ago.
     return [
-        decide(task, history, ledger.state, terms, list(islice(sizes, len(saved))))
-        for task, history, saved in zip(batch, histories, files, strict=True)
+        decide(task, h, ledger.state, terms, [sizes.get(f.path, f.bytes) for f in h.files] if h is not None else [])
+        for task, h in zip(batch, histories, strict=True)
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 from core_help import Book, Steps, at, key_of, task
 
@@ -25,6 +28,7 @@ from rsbatch.planning import (
     selects,
     unfinished,
 )
+from rsbatch.runner import judge as run_judge
 
 
 def judge(book: Book, sizes: Any = (100,), in_doubt: InDoubt = "hold", **selection: Any) -> Planned:
@@ -285,3 +289,34 @@ def test_every_file_has_its_size() -> None:
 
 def test_a_run_may_be_for_a_few_ids_alone() -> None:
     assert [name for name in ("a", "b") if selects(Selection(only=frozenset({"b"})), name)] == ["b"]
+
+
+async def _judged_while(book: Book, goes_on: Callable[[], object], size: int | None) -> Planned:
+    """Judge the task of a book, to which something happens while the storage is asked."""
+
+    class Asked:
+        async def sizes(self, paths: Sequence[str]) -> list[int | None]:
+            goes_on()
+            return [size for _ in paths]
+
+    it = task()
+    matcher = Matcher(book.state)
+    matcher.visit(it)
+    matcher.settle()
+    ledger = SimpleNamespace(state=book.state)
+    (planned,) = await run_judge([it], matcher, ledger, Terms(Selection(), "hold"), Asked())  # type: ignore[arg-type]
+    return planned
+
+
+def test_what_is_saved_while_the_storage_is_asked_is_saved() -> None:
+    """A run ends a download that a crash cut off while it judges the task."""
+    book = at(State.DOWNLOADED)
+    planned = anyio.run(_judged_while, book, lambda: book.put(Steps().saved()), None)
+    assert (planned.action, planned.differs) == (Action.SKIP, None)
+
+
+def test_what_is_moved_while_the_storage_is_asked_is_not_missing() -> None:
+    book = at(State.SAVED)
+    planned = anyio.run(_judged_while, book, lambda: book.put(Steps().moved("cat.png", "cat~1.png")), None)
+    assert (planned.action, planned.differs) == (Action.SKIP, None)
+    assert anyio.run(_judged_while, book, lambda: None, None).differs is Differs.MISSING
