@@ -140,11 +140,16 @@ class LocalLedgerFile:
             release(self._fs, fd)
 
 
-def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, LedgerState, str]:
+LARGE = 64 * 1024 * 1024
+"""Bytes, from which on what a ledger says is held as places in it; before it there is little to gain."""
+
+
+def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tuple[LocalLedgerFile, LedgerState, str]:
     """Lock and read the ledger in `folder`, making both where they are missing, and take in what was rescued.
 
     The text says, in sentences, if a tail was torn or records were taken in. Raises LedgerBusy, LedgerDamaged or
-    StoreError.
+    StoreError. From `large` bytes on a saved history is read from the file when it is asked for, which raises
+    StoreError: nothing that is in the file now is changed there while it is open, and a copy has it at the same places.
     """
     path = folder / NAME
     try:
@@ -153,8 +158,8 @@ def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, L
     except OSError as exc:
         raise _store_error("open", path, exc) from exc
     try:
-        with fs.reader(fs.dup(fd)) as file, reading(file, "reading the ledger") as told:
-            replayed = replay(told, str(path))
+        with fs.reader(fs.dup(fd)) as file:
+            replayed = _replay(file, path, fs, large)
         said = [_keep_torn(fs, path, replayed)]
         rescued, size = _read_rescue(fs, folder), replayed.end
         merged = merge(replayed.state, rescued or b"", size)
@@ -180,10 +185,6 @@ def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, L
     return LocalLedgerFile(folder, fd, size, fs), replayed.state, "; ".join(filter(None, said))
 
 
-LARGE = 64 * 1024 * 1024
-"""Bytes, from which on a ledger that is only read is held as places in it; before it there is little to gain."""
-
-
 def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> LedgerState:
     """Read the ledger in `folder` without a lock, while a run may be writing it; empty where there is none.
 
@@ -193,19 +194,27 @@ def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> Ledg
     path = folder / NAME
     try:
         rescued = _read_rescue(fs, folder)
-        with _reader(fs, path) as file, reading(file, "reading the ledger") as told:
-            state = LedgerState() if file.seek(0, os.SEEK_END) < large else LargeState(_Lines(path, fs))
-            file.seek(0)
-            replayed = replay(told, str(path), state)
+        with _reader(fs, path) as file:
+            replayed = _replay(file, path, fs, large)
     except FileNotFoundError:
         return LedgerState()
     except OSError as exc:
         raise _store_error("read", path, exc) from exc
-    if isinstance(state, LargeState):
-        state.keep_all()
     if rescued is not None:
         merge(replayed.state, rescued, replayed.end)
     return replayed.state
+
+
+def _replay(file: BinaryIO, path: Path, fs: FileSystem, large: int) -> Replayed:
+    """Read a ledger from its beginning; from `large` bytes on its state is one that reads again."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    state = LargeState(_Lines(path, fs)) if size >= large else LedgerState()
+    with reading(file, "reading the ledger") as told:
+        replayed = replay(told, str(path), state)
+    if isinstance(state, LargeState):
+        state.keep_all()
+    return replayed
 
 
 class _Lines:
