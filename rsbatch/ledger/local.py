@@ -49,12 +49,13 @@ _CHUNK = 1024 * 1024
 class LocalLedgerFile:
     """A ledger on disk, open for appending and locked. `open_ledger` makes one."""
 
-    def __init__(self, folder: Path, fd: int, size: int, fs: FileSystem = REAL) -> None:
+    def __init__(self, folder: Path, fd: int, size: int, fs: FileSystem = REAL, lines: Lines | None = None) -> None:
         self.folder = folder
         self.path = folder / NAME
         self._fs = fs
         self._fd = fd
         self._size = size
+        self._lines = lines or Lines(self.path, fs)
         self._reserve_spent = False
         self._at_work = Lock()
 
@@ -138,6 +139,7 @@ class LocalLedgerFile:
         with self._at_work:
             fd, self._fd = self._fd, -1
             release(self._fs, fd)
+        self._lines.close()
 
 
 LARGE = 64 * 1024 * 1024
@@ -152,6 +154,7 @@ def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tupl
     StoreError: nothing that is in the file now is changed there while it is open, and a copy has it at the same places.
     """
     path = folder / NAME
+    lines = Lines(path, fs)
     try:
         make_folders(fs, folder)
         fd = _lock(fs, path)
@@ -159,7 +162,7 @@ def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tupl
         raise _store_error("open", path, exc) from exc
     try:
         with fs.reader(fs.dup(fd)) as file:
-            replayed = _replay(file, path, fs, large)
+            replayed = _replay(file, path, lines, large)
         said = [_keep_torn(fs, path, replayed)]
         rescued, size = _read_rescue(fs, folder), replayed.end
         merged = merge(replayed.state, rescued or b"", size)
@@ -182,7 +185,7 @@ def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tupl
     except BaseException:
         release(fs, fd)
         raise
-    return LocalLedgerFile(folder, fd, size, fs), replayed.state, "; ".join(filter(None, said))
+    return LocalLedgerFile(folder, fd, size, fs, lines), replayed.state, "; ".join(filter(None, said))
 
 
 def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> LedgerState:
@@ -195,7 +198,7 @@ def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> Ledg
     try:
         rescued = _read_rescue(fs, folder)
         with _reader(fs, path) as file:
-            replayed = _replay(file, path, fs, large)
+            replayed = _replay(file, path, Lines(path, fs), large)
     except FileNotFoundError:
         return LedgerState()
     except OSError as exc:
@@ -205,11 +208,11 @@ def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> Ledg
     return replayed.state
 
 
-def _replay(file: BinaryIO, path: Path, fs: FileSystem, large: int) -> Replayed:
+def _replay(file: BinaryIO, path: Path, lines: Lines, large: int) -> Replayed:
     """Read a ledger from its beginning; from `large` bytes on its state is one that reads again."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    state = LargeState(_Lines(path, fs)) if size >= large else LedgerState()
+    state = LargeState(lines) if size >= large else LedgerState()
     with reading(file, "reading the ledger") as told:
         replayed = replay(told, str(path), state)
     if isinstance(state, LargeState):
@@ -217,8 +220,8 @@ def _replay(file: BinaryIO, path: Path, fs: FileSystem, large: int) -> Replayed:
     return replayed
 
 
-class _Lines:
-    """The lines of a file by where they begin, in bytes; it is opened for the first, and closed with this object."""
+class Lines:
+    """The lines of a ledger by where they begin, in bytes; it is opened for the first, and closed with this object."""
 
     def __init__(self, path: Path, fs: FileSystem) -> None:
         self._path, self._fs = path, fs
@@ -234,6 +237,12 @@ class _Lines:
             return self._file.readline().removesuffix(b"\n")
         except OSError as exc:
             raise _store_error("read", self._path, exc) from exc
+
+    def close(self) -> None:
+        """Close the file; it is opened again if more is asked for."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def stamp_of(folder: Path) -> tuple[int, int, int] | None:
