@@ -179,11 +179,11 @@ def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tupl
         sync_folder(fs, folder)
         sync_names(fs, folder)
         _make_reserve(fs, folder)
-    except OSError as exc:
+    except BaseException as exc:
         release(fs, fd)
-        raise _store_error("open", path, exc) from exc
-    except BaseException:
-        release(fs, fd)
+        lines.close()
+        if isinstance(exc, OSError):
+            raise _store_error("open", path, exc) from exc
         raise
     return LocalLedgerFile(folder, fd, size, fs, lines), replayed.state, "; ".join(filter(None, said))
 
@@ -240,9 +240,10 @@ class Lines:
 
     def close(self) -> None:
         """Close the file; it is opened again if more is asked for."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # nothing was written to it
+                file.close()
 
 
 def stamp_of(folder: Path) -> tuple[int, int, int] | None:
