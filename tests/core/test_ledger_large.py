@@ -62,6 +62,7 @@ class Two:
         assert view(self.large) == view(self.plain)
         unsettled, settled = {h.since for h in self.large.unsettled()}, set(self.large.settled())
         assert not unsettled & settled
+        assert not list(self.plain.settled())
         histories = {h.since: h for h in self.plain.histories()}
         assert unsettled | settled == set(histories)
         assert {histories[since].state for since in settled} <= {State.SAVED}
