@@ -15,7 +15,7 @@ from rsbatch.lifecycle import State
 from rsbatch.model import Limits, Selection
 from rsbatch.simulator import Settings, wire
 from rsbatch.summary import Result
-from tests.runner.world import World, task, tasks
+from tests.runner.world import World, task, tasks, within
 from torture.nights import play
 
 
@@ -141,6 +141,7 @@ def test_a_job_that_another_task_has_is_not_lost(readable: bool) -> None:
             return httpx.Response(200, text=value.replace(new, first), request=request)
 
     world.wrap = Again
+    world.launch = within(1000)
     result = world.run([task("b")])
     assert result.this_run.submitted == 1
     (held,) = (h for h in world.state.histories() if h.task == "b")
