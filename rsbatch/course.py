@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -55,15 +56,14 @@ class Edges:
 class RunPlan:
     """What a run is to do. `tasks` yields the manifest's tasks, all of which `matcher` has seen and settled.
 
-    `started` is the `run_started` record, `grace` seconds of harvest after a signal, `manifest`, `ledger` and
-    `output` are texts for the summary. `selected` is how many tasks `--select` lets through. `restore` are saved
-    histories to fetch again; without `harvest` jobs that are out are left alone. `problems` fills as `tasks`
-    is read. `schedule` and `in_flight` take the place of what is learned.
+    `matcher` and this have the same `selection`. `started` is the `run_started` record, `grace` seconds of harvest
+    after a signal, `manifest`, `ledger` and `output` are texts for the summary. `restore` are saved histories to fetch
+    again; without `harvest` jobs that are out are left alone. `problems` fills as `tasks` is read. `schedule` and
+    `in_flight` take the place of what is learned.
     """
 
     tasks: Iterator[Task]
     matcher: Matcher
-    selected: int
     limits: Limits
     rules: Rules
     selection: Selection
@@ -106,6 +106,9 @@ class Course:
         self.differing = Differing()
         self.counts: Counter[Category] = Counter()
         self.selected: Counter[Category] = Counter()
+        self.orphaned = 0
+        self.undelivered = 0
+        """Of the paid jobs, those whose images could not be downloaded."""
         self.beyond_limit = 0
         self.failures_in_a_row = 0
         self.message = ""
@@ -122,16 +125,25 @@ class Course:
     # counts
 
     def count_all(self) -> None:
-        """Count the manifest's tasks by category, as they are at rest."""
-        self.counts.clear()
-        self.selected.clear()
-        for history in self.state.histories():
-            if self.plan.matcher.owns(history):
-                self.counts[category(history.state)] += 1
-                if selects(self.plan.selection, history.task):
-                    self.selected[category(history.state)] += 1
-        self.counts[Category.PENDING] += self.plan.matcher.total - self.counts.total()
-        self.selected[Category.PENDING] += self.plan.selected - self.selected.total()
+        """Count the manifest's tasks by category, as they are at rest, and what is orphaned; nothing is read for it."""
+        matcher = self.plan.matcher
+        states: Counter[State | None] = Counter()
+        selected: Counter[State | None] = Counter()
+        unsettled = ((history.since, history.state) for history in self.state.unsettled())
+        for since, state in chain(unsettled, ((since, State.SAVED) for since in self.state.settled())):
+            claimed, chosen = matcher.claims(since)
+            states[state] += claimed
+            selected[state] += chosen
+        self.orphaned = len(self.state) - states.total()
+        self.undelivered = states[State.FAILED_DOWNLOAD]
+        for counts, by_state, total in (
+            (self.counts, states, matcher.total),
+            (self.selected, selected, matcher.selected),
+        ):
+            counts.clear()
+            for state, count in by_state.items():
+                counts[category(state)] += count
+            counts[Category.PENDING] += total - counts.total()
 
     # orders
 

@@ -75,23 +75,28 @@ class Matcher:
 
     First every task is shown to `visit`, then `settle` finds the renamed ones, then `of` answers. A task uses the
     history of its own id and key; else the oldest of the same key that no task of the manifest claims.
+
+    `total` counts the manifest's tasks, `selected` those that the selection lets be submitted.
     """
 
-    def __init__(self, state: LedgerState) -> None:
+    def __init__(self, state: LedgerState, selection: Selection | None = None) -> None:
         self._state = state
+        self._selection = selection or Selection()
         self._claimed = _Numbers()  # by `since`, of which no two histories have the same
+        self._selected = _Numbers()  # those of them whose tasks are selected
         self._seeking: list[tuple[str, str, str]] = []
         self._paths: dict[History, str] = {}
         self._renames: dict[tuple[str, str], History] = {}
-        self.total = 0
+        self.total = self.selected = 0
 
     def visit(self, task: Task) -> None:
         """Take in one task of the manifest."""
         self.total += 1
+        self.selected += selects(self._selection, task.id)
         found = self._state.find(task.id, task.key)
         if found is not None:
             since, out = found
-            self._claimed.add(since)
+            self._claim(since, task.id)
             history = self._state.get(task.id, task.key) if out else None
             if history is not None:
                 self._paths[history] = task.path
@@ -107,7 +112,7 @@ class Matcher:
         for task, key, path in seeking:
             free = next((h for h in self._state.of_key(key) if h.since not in self._claimed), None)
             if free is not None:
-                self._claimed.add(free.since)
+                self._claim(free.since, task)
                 self._renames[task, key] = free
                 if free.out:
                     self._paths[free] = path
@@ -121,9 +126,18 @@ class Matcher:
         """Tell if a task of the manifest has this history; if not it is orphaned."""
         return history.since in self._claimed
 
+    def claims(self, since: int) -> tuple[bool, bool]:
+        """Tell if a task of the manifest has the history that begins there, and if that task is selected."""
+        return since in self._claimed, since in self._selected
+
     def adopt(self, history: History) -> None:
         """Take in that a new history is of a task of the manifest."""
-        self._claimed.add(history.since)
+        self._claim(history.since, history.task)
+
+    def _claim(self, since: int, task: str) -> None:
+        self._claimed.add(since)
+        if selects(self._selection, task):
+            self._selected.add(since)
 
     def path_of(self, history: History) -> str:
         """Where the image of a job that is out goes: by the manifest of today, else as recorded, else by its id."""

@@ -35,7 +35,7 @@ def judge_all(project: Project, state: LedgerState, *, buying: bool = True) -> P
 
 def judge_with(project: Project, state: LedgerState, *, buying: bool = True) -> Preview:
     """Judge the tasks of a project as it is, without a look at what the ledger says was asked for again."""
-    matcher, _, warnings = match(project, state, buying=buying)
+    matcher, warnings = match(project, state, buying=buying)
     return Preview(_judged(project, state, matcher), matcher.total, warnings)
 
 

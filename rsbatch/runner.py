@@ -77,7 +77,7 @@ class Runner:
         await self._course.ledger.commit(state.seq)
         self._course.count_all()
         self._course.edges.observer.begin(plan.matcher.total, self._course.counts[Category.SAVED])
-        for history in list(state.histories()):
+        for history in list(state.unsettled()):
             if history.moves:
                 await self._saver.redo_moves(history)
         await self._take_up_jobs()
@@ -121,7 +121,7 @@ class Runner:
             output=self._course.plan.output,
             tasks=self._course.counts,
             selected=selected,
-            orphaned=len(self._course.state) - sum(map(self._course.plan.matcher.owns, self._course.state.histories())),
+            orphaned=self._course.orphaned,
             this_run=self._course.this_run,
             seconds=anyio.current_time() - self._course.began,
             spend=self._course.state.spend,
@@ -129,10 +129,7 @@ class Runner:
             halted=self._course.scheduler.halted,
             message=self._course.message,
             signal=self._signal,
-            undelivered=sum(
-                history.state is State.FAILED_DOWNLOAD and self._course.plan.matcher.owns(history)
-                for history in self._course.state.histories()
-            ),
+            undelivered=self._course.undelivered,
         )
 
     # the loop

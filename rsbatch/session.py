@@ -32,7 +32,7 @@ from rsbatch.manifest.check import check
 from rsbatch.manifest.expand import Manifest
 from rsbatch.manifest.load import load_manifest
 from rsbatch.model import Limits, LocalImage, Rules, Selection, Task
-from rsbatch.planning import Action, Matcher, Terms, decide, selects
+from rsbatch.planning import Action, Matcher, Terms, decide
 from rsbatch.progress.interface import Observer, Silent
 from rsbatch.progress.work import working
 
@@ -163,25 +163,23 @@ def with_redos(project: Project, state: LedgerState) -> Project:
 
 def match(
     project: Project, state: LedgerState, *, buying: bool = True, go_on: Callable[[], None] = lambda: None
-) -> tuple[Matcher, int, list[str]]:
+) -> tuple[Matcher, list[str]]:
     """Pass over the whole manifest once: check it, and give its tasks their histories.
 
     Without `buying`, prices need not be there. `go_on` is called with every task, and may raise.
 
-    Gives the matcher (not settled), how many tasks are selected, and warnings. Raises ManifestError with every
-    problem, and UsageError where a budget is set and a task to be submitted has no price.
+    Gives the matcher and warnings. Raises ManifestError with every problem, and UsageError where a budget is set and a
+    task to be submitted has no price.
     """
-    matcher, selected = Matcher(state), 0
+    selection = project.options.selection
+    matcher = Matcher(state, selection)
     names_fit = None if sys.getfilesystemencoding() == "utf-8" else _check_name
     unpriced: list[Task] = []
-    selection = project.options.selection
 
     def visit(task: Task) -> None:
-        nonlocal selected
         go_on()
         tick(1)
         matcher.visit(task)
-        selected += selects(selection, task.id)
         if names_fit is not None:
             names_fit(task)
         if buying and project.rules.budget is not None and task.usd is None and len(unpriced) < _UNPRICED_KEPT:
@@ -195,7 +193,7 @@ def match(
         except ManifestError as exc:
             raise _of_redos(project.manifest, exc) from exc
     matcher.settle()
-    if selection.patterns and not selected:
+    if selection.patterns and not matcher.selected:
         raise UsageError(
             f"--select {' '.join(selection.patterns)} matches no task of {project.manifest.path.name}; "
             f"nothing was submitted. `rsbatch plan` lists the ids"
@@ -205,7 +203,7 @@ def match(
         f"{', '.join(ids)} are the same request under several ids: each is bought by itself (leave one to pay once)"
         for ids in checked.same_key_groups
     ]
-    return matcher, selected, warnings
+    return matcher, warnings
 
 
 def _of_redos(manifest: Manifest, error: ManifestError) -> ManifestError:
@@ -312,14 +310,14 @@ async def _execute(
     from rsbatch.storage.local import LocalStorage
 
     key = None if project.options.simulate else find_key(project.manifest.api, os.environ, Path())
-    project, file, state, matcher, selected = await _opened(project, observer, signals)
+    project, file, state, matcher = await _opened(project, observer, signals)
     ledger = Ledger(file, state, clock=clock, run=new_run_id(clock), say=observer.note)
     try:
         async with (connect or open_edges)(project, clock, key) as (service, fetcher):
             storage = LocalStorage(project.folder)
             rng = Random()  # noqa: S311 - it spreads retries, it keeps no secret
             edges = Edges(service, fetcher, storage, ledger, render, observer, clock, rng)
-            plan = _run_plan(project, matcher, selected)
+            plan = _run_plan(project, matcher)
             if schedule is not None:
                 plan = replace(plan, schedule=schedule)
             if wanted is not None:
@@ -336,7 +334,7 @@ async def _execute(
         observer.close()
 
 
-def _run_plan(project: Project, matcher: Matcher, selected: int) -> RunPlan:
+def _run_plan(project: Project, matcher: Matcher) -> RunPlan:
     from rsbatch.runner import RunPlan
 
     problems: list[Problem] = []
@@ -344,7 +342,6 @@ def _run_plan(project: Project, matcher: Matcher, selected: int) -> RunPlan:
         tasks=project.manifest.tasks(problems),
         problems=problems,
         matcher=matcher,
-        selected=selected,
         limits=project.limits,
         rules=project.rules,
         selection=project.options.selection,
@@ -387,7 +384,7 @@ def new_run_id(clock: Clock) -> str:
     return f"{moment}Z-{secrets.token_hex(3)}"
 
 
-Opened = tuple[Project, LocalLedgerFile, LedgerState, Matcher, int]
+Opened = tuple[Project, LocalLedgerFile, LedgerState, Matcher]
 
 
 async def _opened(project: Project, observer: Observer, signals: AsyncIterator[int] | None) -> Opened:
@@ -438,13 +435,13 @@ def _open_ledger(project: Project, observer: Observer, go_on: Callable[[], None]
             observer.note(said)
         check_owner(project, state)
         project = with_redos(project, state)
-        matcher, selected, warnings = match(project, state, go_on=go_on)
+        matcher, warnings = match(project, state, go_on=go_on)
         for warning in warnings:
             observer.note(warning)
     except BaseException:
         file.close()
         raise
-    return project, file, state, matcher, selected
+    return project, file, state, matcher
 
 
 def _run_started(project: Project, tasks: int) -> records.Record:

@@ -55,12 +55,15 @@ class Submitter:
             body = await self._course.edges.render(task)
         except ImageChanged as exc:
             body = exc
-        history = self._course.state.get(task.id, task.key)
+        try:
+            history = self._course.state.get(task.id, task.key)
+        except StoreError:  # of an image that is to be bought again: what was saved is read from the ledger's file
+            self._drop(order)
+            raise
         state = history.state if history is not None else None
         if self._course.scheduler.halted is not None or state is not order.expected:
             # Stopped meanwhile; or its table was edited during the run and gives the task a second time.
-            self._course.unreserve(order)
-            self._course.scheduler.dropped(anyio.current_time())
+            self._drop(order)
             return
         attempt = (history.attempt if history is not None else 0) + 1
         if state is State.HELD:
@@ -73,6 +76,11 @@ class Submitter:
         self._course.unreserve(order)  # the fold counts it from here on
         outcome = await self._send(seq, body)
         await self._settle(order, attempt, outcome, anyio.current_time())
+
+    def _drop(self, order: Order) -> None:
+        """Give up an order of which nothing was recorded."""
+        self._course.unreserve(order)
+        self._course.scheduler.dropped(anyio.current_time())
 
     async def _send(self, intent: int, body: bytes | ImageChanged) -> wire.SubmitOutcome | ImageChanged:
         """Make the intent durable, then send. Whatever interrupts this is an outcome, so that it is recorded."""
@@ -132,9 +140,9 @@ class Submitter:
 
     async def _accepted(self, order: Order, attempt: int, answer: wire.Accepted, now: float) -> None:
         task = order.task
-        other = self._course.state.of_job(answer.job_id)
+        other = self._who_has(answer.job_id)
         if other is not None:
-            await self._doubted(task, attempt, f"the service gave job {answer.job_id}, which {other.task} has")
+            await self._doubted(task, attempt, f"the service gave job {answer.job_id}, which {other} has")
             return
         record = records.submitted(
             task.id, task.key, attempt=attempt, job_id=answer.job_id, request_id=answer.request_id
@@ -150,6 +158,14 @@ class Submitter:
         history = self._course.state.get(task.id, task.key)
         if history is not None:
             self._course.scheduler.accepted(Job(history, task.path, fresh=True, kind=kind_of(task.body)), now)
+
+    def _who_has(self, job_id: str) -> str | None:
+        """Name the task that has a job, if any. It raises nothing: an answer is there that is not recorded yet."""
+        try:
+            history = self._course.state.of_job(job_id)
+        except StoreError:  # its line cannot be read; only what seems to have the job is read
+            return "another task"
+        return None if history is None else history.task
 
     async def _doubted(self, task: Task, attempt: int, reason: str) -> None:
         seq = self._course.put(records.in_doubt(task.id, task.key, attempt=attempt, reason=reason))

@@ -123,10 +123,11 @@ def _play(seed: int, always_twice: bool = False) -> Report:
     return report
 
 
-def play(seed: int) -> Report:
-    """Play one night."""
+def play(seed: int, *, large: bool = False) -> Report:
+    """Play one night; the ledger may be read as large ones are."""
     began = time.perf_counter()
     night = Night(seed)
+    night.world.disk.large = large
     before = signal.signal(signal.SIGALRM, _hangs)
     signal.alarm(HANG_SECONDS)
     try:

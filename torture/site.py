@@ -316,7 +316,6 @@ async def run_in(
         plan = RunPlan(
             tasks=iter(work),
             matcher=matcher,
-            selected=len(work),
             limits=Limits(),
             rules=protocol.rules,
             selection=Selection(),

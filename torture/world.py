@@ -29,7 +29,7 @@ from rsbatch.ledger.writer import Ledger
 from rsbatch.model import EXT, Limits, Origin, Rules, Selection, Task
 from rsbatch.net.fetch import HttpFetcher
 from rsbatch.net.service import HttpService
-from rsbatch.planning import Matcher, selects
+from rsbatch.planning import Matcher
 from rsbatch.progress.interface import Snapshot
 from rsbatch.runner import Edges, Runner, RunPlan
 from rsbatch.session import render
@@ -168,7 +168,7 @@ class World:
             self.live = state
             fused = FusedFile(file, self.disk, self.fuse, self.disk_latency)
             ledger = Ledger(fused, state, clock=self, run=f"run-{state.runs + 1}", say=self.observer.note)
-            matcher = Matcher(state)
+            matcher = Matcher(state, selection)
             for one in work:
                 matcher.visit(one)
             matcher.settle()
@@ -190,7 +190,6 @@ class World:
                     plan = RunPlan(
                         tasks=more.pop("tasks", iter(work)),
                         matcher=matcher,
-                        selected=sum(selects(selection, one.id) for one in work),
                         limits=limits or Limits(),
                         rules=rules or Rules(),
                         selection=selection,

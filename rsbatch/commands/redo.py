@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if not state.seq:
         raise UsageError(f"there is no ledger in {project.folder}; name the --simulate and --output of the report")
     project = with_redos(project, state)
-    matcher, _, _ = match(project, state, buying=False)
+    matcher, _ = match(project, state, buying=False)
     verdict = judge(project.manifest.tasks([]), matcher, rejects, state.repaired_at)
     for text in verdict.left:
         sys.stderr.write(printable(f"left out: {text}") + "\n")

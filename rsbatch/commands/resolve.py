@@ -80,7 +80,7 @@ def find(project: Project, state: LedgerState, task: str) -> History:
         word = histories[-1].state.value.replace("_", " ") if histories[-1].state else "new"
         raise UsageError(f"{task} is {word}: only held, parked and failed tasks are settled by hand")
     if len(open_) > 1:
-        matcher, _, _ = match(with_redos(project, state), state, buying=False)
+        matcher, _ = match(with_redos(project, state), state, buying=False)
         open_ = [h for h in open_ if matcher.owns(h)] or open_
     return open_[-1]
 

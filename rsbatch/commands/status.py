@@ -70,7 +70,7 @@ class Look:
     def at(cls, project: Project, *, live: bool = False) -> Look:
         """Read the ledger, and the manifest's tasks. With `live` a run is taken to go on if it has not ended."""
         state = project.read_state()
-        matcher, _, _ = match(with_redos(project, state), state, buying=False)
+        matcher, _ = match(with_redos(project, state), state, buying=False)
         live = live and not state.ended
         counts: Counter[Category] = Counter()
         errors: Counter[tuple[str, str]] = Counter()

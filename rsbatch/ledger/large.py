@@ -1,9 +1,9 @@
-"""What a large ledger says, for reading: the history of a saved image is held as the places of its lines.
+"""What a large ledger says: the history of a saved image is held as the places of its lines.
 
-Rule: for commands that look (`plan`, `status`, `report`), which never write the ledger. A history with the plain five
-records (`submitting`, `submitted`, `generated`, `downloaded`, `saved`) is three places in the file and what finds
-them, 90 bytes in all instead of a thousand; it is made again, by the same fold, when it is asked for. Any other
-history is held as `LedgerState` holds it, and so is one to which something happens later.
+Rule: a history with the plain five records (`submitting`, `submitted`, `generated`, `downloaded`, `saved`) is three
+places in the file and what finds them, 100 bytes in all instead of a thousand; it is made again, by the same fold,
+when it is asked for. Any other history is held as `LedgerState` holds it, and so is one to which something happens
+later. What must be read for a record is read before anything is changed: where that fails, nothing has happened.
 
 While anybody holds a history, to ask for it again gives the same object.
 """
@@ -33,7 +33,7 @@ class LargeState(LedgerState):
     """A ledger's state whose plain saved histories are read again from `line_at`, which gives the line at a place.
 
     `line_at` is asked for places of records that `apply` took in before `keep_all`. It raises StoreError, as do all
-    methods that give histories.
+    methods that give histories, but for `unsettled` and `jobs_out`, and `apply`.
     """
 
     def __init__(self, line_at: Callable[[int], bytes]) -> None:
@@ -47,7 +47,10 @@ class LargeState(LedgerState):
         self._plain = PlainLines(self)
 
     def keep_all(self) -> None:
-        """From here on hold every history: the lines of further records cannot be read."""
+        """From here on hold every history: the lines of further records cannot be read.
+
+        They are in no file that is read, or, in a run, are taken in before they are written, which may fail.
+        """
         self._keeps_all = True
 
     # what can be asked
@@ -63,6 +66,10 @@ class LargeState(LedgerState):
     def unsettled(self) -> Iterable[History]:
         """See `LedgerState`."""
         return sorted(super().histories(), key=_SINCE)  # what is held again comes last
+
+    def settled(self) -> Iterable[int]:
+        """See `LedgerState`; nothing is read for it."""
+        return map(self._rows.since.__getitem__, self._rows)
 
     def find(self, task: str, key: str) -> tuple[int, bool] | None:
         """See `LedgerState`; by the two names' hashes of 64 bits, without reading."""
@@ -86,6 +93,13 @@ class LargeState(LedgerState):
     def of_id(self, task: str) -> list[History]:
         """See `LedgerState`."""
         return sorted([*super().of_id(task), *map(self._history, self._rows.of_task(task))], key=_SINCE)
+
+    def of_job(self, job_id: str) -> History | None:
+        """See `LedgerState`; nothing is read where no history has the job."""
+        held = super().of_job(job_id)
+        if held is not None:
+            return held
+        return next((h for h in map(self._history, self._rows.of_job(job_id)) if h.job_id == job_id), None)
 
     def owner_of(self, path: str) -> History | None:
         """See `LedgerState`."""
@@ -160,24 +174,16 @@ class LargeState(LedgerState):
 
     def _step(self, event: Event, value: Mapping[str, Any], at: int) -> History:
         history = super()._step(event, value, at)
-        if event is Event.SAVED:
-            for file in value["files"]:
-                self._hold_former_owner(file["path"])
         if not self._keeps_all:
             self._follow(history, event, value, at)
         return history
 
-    def _move_file(self, value: Mapping[str, Any]) -> None:
-        super()._move_file(value)
-        self._hold_former_owner(str(value["to"]))
-
-    def _hold_former_owner(self, path: str) -> None:
-        """Hold who had this path before: of two with one path both are held, as its owner may change again."""
-        row = self._rows.of_path(path)
-        if row is not None:
-            owner = self._owners.get(path)
-            former = self._hold(row)
-            self._owners[path] = owner or former
+    def _take_over(self, paths: Iterable[str]) -> None:
+        """Hold who has these paths now: of two with one path both are held, as its owner may change again."""
+        rows = {row for row in map(self._rows.of_path, paths) if row is not None}
+        former = {row: self._history(row) for row in rows}  # all are read before one is held
+        for row in former:
+            self._hold(row)
 
     def _follow(self, history: History, event: Event, value: Mapping[str, Any], at: int) -> None:
         """Take down where a plain history's lines are, and let go of it once it is saved."""
@@ -203,7 +209,8 @@ class LargeState(LedgerState):
         path = files[0]["path"]
         del self._by_key[history.key], self._owners[path]
         self._count -= 1
-        self._rows.add([(history.since, history.task, history.key, path, places[0], places[1], places[4])])
+        job = str(history.job_id)  # it is saved, so it has one
+        self._rows.add([(history.since, history.task, history.key, path, job, places[0], places[1], places[4])])
 
     def _hold(self, row: int) -> History:
         """Hold the history of a row as an object again: something happens to it."""
@@ -212,6 +219,8 @@ class LargeState(LedgerState):
         self._add(history)
         for file in history.files:
             self._owners[file.path] = history
+        if self._by_job is not None and history.job_id is not None:
+            self._by_job[history.job_id] = history
         return history
 
 
@@ -223,7 +232,7 @@ class _Rows:
         self.places = (array("Q"), array("Q"), array("Q"))
         """Where the lines `submitting`, `submitted` and `saved` begin, in bytes."""
         self._dropped: set[int] = set()
-        self.keys, self.paths, self._tasks = (_Index(self._dropped) for _ in range(3))
+        self.keys, self.paths, self._tasks, self._jobs = (_Index(self._dropped) for _ in range(4))
 
     def __len__(self) -> int:
         return len(self.since) - len(self._dropped)
@@ -233,13 +242,14 @@ class _Rows:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Take in histories."""
-        since, tasks, keys, paths, *places = zip(*rows, strict=True)
+        since, tasks, keys, paths, jobs, *places = zip(*rows, strict=True)
         self.since.extend(since)
         for column, values in zip(self.places, places, strict=True):
             column.extend(values)
         self.keys.add(keys)
         self.paths.add(paths)
         self._tasks.add(tasks)
+        self._jobs.add(jobs)
 
     def drop(self, row: int) -> None:
         """Forget a row."""
@@ -259,6 +269,10 @@ class _Rows:
     def of_task(self, task: str) -> list[int]:
         """Give the rows of an id."""
         return self._tasks.rows(task)
+
+    def of_job(self, job_id: str) -> list[int]:
+        """Give the rows whose job has this id, or another of the same hash."""
+        return self._jobs.rows(job_id)
 
     def of_path(self, path: str) -> int | None:
         """Give the row whose image stands at `path`; no two have the same."""

@@ -49,12 +49,13 @@ _CHUNK = 1024 * 1024
 class LocalLedgerFile:
     """A ledger on disk, open for appending and locked. `open_ledger` makes one."""
 
-    def __init__(self, folder: Path, fd: int, size: int, fs: FileSystem = REAL) -> None:
+    def __init__(self, folder: Path, fd: int, size: int, fs: FileSystem = REAL, lines: Lines | None = None) -> None:
         self.folder = folder
         self.path = folder / NAME
         self._fs = fs
         self._fd = fd
         self._size = size
+        self._lines = lines or Lines(self.path, fs)
         self._reserve_spent = False
         self._at_work = Lock()
 
@@ -138,23 +139,30 @@ class LocalLedgerFile:
         with self._at_work:
             fd, self._fd = self._fd, -1
             release(self._fs, fd)
+        self._lines.close()
 
 
-def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, LedgerState, str]:
+LARGE = 64 * 1024 * 1024
+"""Bytes, from which on what a ledger says is held as places in it; before it there is little to gain."""
+
+
+def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tuple[LocalLedgerFile, LedgerState, str]:
     """Lock and read the ledger in `folder`, making both where they are missing, and take in what was rescued.
 
     The text says, in sentences, if a tail was torn or records were taken in. Raises LedgerBusy, LedgerDamaged or
-    StoreError.
+    StoreError. From `large` bytes on a saved history is read from the file when it is asked for, which raises
+    StoreError: nothing that is in the file now is changed there while it is open, and a copy has it at the same places.
     """
     path = folder / NAME
+    lines = Lines(path, fs)
     try:
         make_folders(fs, folder)
         fd = _lock(fs, path)
     except OSError as exc:
         raise _store_error("open", path, exc) from exc
     try:
-        with fs.reader(fs.dup(fd)) as file, reading(file, "reading the ledger") as told:
-            replayed = replay(told, str(path))
+        with fs.reader(fs.dup(fd)) as file:
+            replayed = _replay(file, path, lines, large)
         said = [_keep_torn(fs, path, replayed)]
         rescued, size = _read_rescue(fs, folder), replayed.end
         merged = merge(replayed.state, rescued or b"", size)
@@ -171,17 +179,13 @@ def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, L
         sync_folder(fs, folder)
         sync_names(fs, folder)
         _make_reserve(fs, folder)
-    except OSError as exc:
+    except BaseException as exc:
         release(fs, fd)
-        raise _store_error("open", path, exc) from exc
-    except BaseException:
-        release(fs, fd)
+        lines.close()
+        if isinstance(exc, OSError):
+            raise _store_error("open", path, exc) from exc
         raise
-    return LocalLedgerFile(folder, fd, size, fs), replayed.state, "; ".join(filter(None, said))
-
-
-LARGE = 64 * 1024 * 1024
-"""Bytes, from which on a ledger that is only read is held as places in it; before it there is little to gain."""
+    return LocalLedgerFile(folder, fd, size, fs, lines), replayed.state, "; ".join(filter(None, said))
 
 
 def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> LedgerState:
@@ -193,23 +197,31 @@ def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> Ledg
     path = folder / NAME
     try:
         rescued = _read_rescue(fs, folder)
-        with _reader(fs, path) as file, reading(file, "reading the ledger") as told:
-            state = LedgerState() if file.seek(0, os.SEEK_END) < large else LargeState(_Lines(path, fs))
-            file.seek(0)
-            replayed = replay(told, str(path), state)
+        with _reader(fs, path) as file:
+            replayed = _replay(file, path, Lines(path, fs), large)
     except FileNotFoundError:
         return LedgerState()
     except OSError as exc:
         raise _store_error("read", path, exc) from exc
-    if isinstance(state, LargeState):
-        state.keep_all()
     if rescued is not None:
         merge(replayed.state, rescued, replayed.end)
     return replayed.state
 
 
-class _Lines:
-    """The lines of a file by where they begin, in bytes; it is opened for the first, and closed with this object."""
+def _replay(file: BinaryIO, path: Path, lines: Lines, large: int) -> Replayed:
+    """Read a ledger from its beginning; from `large` bytes on its state is one that reads again."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    state = LargeState(lines) if size >= large else LedgerState()
+    with reading(file, "reading the ledger") as told:
+        replayed = replay(told, str(path), state)
+    if isinstance(state, LargeState):
+        state.keep_all()
+    return replayed
+
+
+class Lines:
+    """The lines of a ledger by where they begin, in bytes; it is opened for the first, and closed with this object."""
 
     def __init__(self, path: Path, fs: FileSystem) -> None:
         self._path, self._fs = path, fs
@@ -225,6 +237,13 @@ class _Lines:
             return self._file.readline().removesuffix(b"\n")
         except OSError as exc:
             raise _store_error("read", self._path, exc) from exc
+
+    def close(self) -> None:
+        """Close the file; it is opened again if more is asked for."""
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # nothing was written to it
+                file.close()
 
 
 def stamp_of(folder: Path) -> tuple[int, int, int] | None:

@@ -11,16 +11,18 @@ from collections.abc import Sequence
 import anyio.lowlevel
 
 from rsbatch.errors import LedgerBusy
+from rsbatch.ledger.large import LargeState
 from rsbatch.ledger.replay import replay
 from rsbatch.ledger.rescue import merge
 from rsbatch.ledger.state import LedgerState
 
 
 class MemoryDisk:
-    """Holds the bytes of one ledger between openings, and its lock."""
+    """Holds the bytes of one ledger between openings, and its lock; a `large` one is read as large ledgers are."""
 
-    def __init__(self, data: bytes = b"") -> None:
+    def __init__(self, data: bytes = b"", *, large: bool = False) -> None:
         self.data = bytearray(data)
+        self.large = large
         self.rescued = b""
         self.locked = False
 
@@ -28,12 +30,19 @@ class MemoryDisk:
         """Lock and read; raises LedgerBusy or LedgerDamaged."""
         if self.locked:
             raise LedgerBusy("another run holds the ledger in memory")
-        replayed = replay(io.BytesIO(bytes(self.data)), "memory")
+        state = LargeState(self.line_at) if self.large else LedgerState()
+        replayed = replay(io.BytesIO(bytes(self.data)), "memory", state)
+        if isinstance(state, LargeState):
+            state.keep_all()
         del self.data[replayed.end :]
         self.data += b"".join(merge(replayed.state, self.rescued, replayed.end).lines)
         self.rescued = b""
         self.locked = True
         return MemoryLedgerFile(self), replayed.state
+
+    def line_at(self, offset: int) -> bytes:
+        """Give the line that begins at `offset`, without its newline."""
+        return bytes(self.data[offset : self.data.index(b"\n", offset)])
 
 
 class MemoryLedgerFile:
@@ -59,7 +68,7 @@ class MemoryLedgerFile:
 
     def line_at(self, offset: int) -> bytes:
         """Give the line that begins at `offset`, without its newline."""
-        return bytes(self._disk.data[offset : self._disk.data.index(b"\n", offset)])
+        return self._disk.line_at(offset)
 
     def rescue(self, lines: Sequence[bytes]) -> str:
         """Keep the lines apart."""

@@ -20,8 +20,8 @@ from pydantic_core import from_json
 
 from rsbatch.ledger.records import seconds_of
 
-Row = tuple[int, str, str, str, int, int, int]
-"""`seq` of the first record, id, key, path of the image, and places of the lines `submitting`, `submitted`, `saved`."""
+Row = tuple[int, str, str, str, str, int, int, int]
+"""`seq` of the first record, id, key, path of the image, job, and places of `submitting`, `submitted` and `saved`."""
 
 _FEW: Final = 32
 """Of so few lines whose heads are not alike, each goes to the fold."""
@@ -66,7 +66,8 @@ class Live:
     def row(self) -> Row:
         """What is kept of it once it is saved."""
         held = self.held
-        return self.seq, self.task, self.key, self.path, held[0][1], held[1][1], held[4][1]
+        job = self.job[1:-1].decode()
+        return self.seq, self.task, self.key, self.path, job, held[0][1], held[1][1], held[4][1]
 
 
 class Keeper(Protocol):

@@ -148,6 +148,10 @@ class LedgerState:
         """Every history to which a run may have something to do, oldest first; saved ones may be among them."""
         return self.histories()
 
+    def settled(self) -> Iterable[int]:
+        """Give `since` of every history that `unsettled` leaves out: each is saved, and has its first job only."""
+        return ()
+
     def find(self, task: str, key: str) -> tuple[int, bool] | None:
         """Give `since` of the history of exactly this id and key, and whether its job is out."""
         found = self.get(task, key)
@@ -180,14 +184,17 @@ class LedgerState:
         return sorted(self._by_id.get(task, ()), key=_SINCE)
 
     def of_job(self, job_id: str) -> History | None:
-        """Give the history that has this job, if any."""
-        return self.jobs().get(job_id)
+        """Give a history that has this job, or had it for an earlier attempt, if any."""
+        if self._by_job is None:
+            self._by_job = self._jobs_of(self.unsettled())
+        return self._by_job.get(job_id)
 
     def jobs(self) -> Mapping[str, History]:
         """Give every job with its history, those of earlier attempts included."""
-        if self._by_job is None:
-            self._by_job = self._former_jobs | {h.job_id: h for h in self.histories() if h.job_id is not None}
-        return self._by_job
+        return self._jobs_of(self.histories())
+
+    def _jobs_of(self, histories: Iterable[History]) -> dict[str, History]:
+        return self._former_jobs | {h.job_id: h for h in histories if h.job_id is not None}
 
     def owner_of(self, path: str) -> History | None:
         """Give the history whose saved file stands at `path`, as far as the ledger knows."""
@@ -306,10 +313,14 @@ class LedgerState:
         if history is None or history.state is not State.SAVED or all(f.path != source for f in history.files):
             return  # a file that is not of this ledger made way
         rows = from_json(history.packed)
+        self._take_over([target])
         history.packed = _pack([[target if row[0] == source else row[0], *row[1:]] for row in rows])
         history.moves += ((source, target),)
         if self._owners.get(source) is history:
             self._owners[target] = self._owners.pop(source)
+
+    def _take_over(self, paths: Iterable[str]) -> None:
+        """Make ready for another owner of these paths, before anything is changed."""
 
     def _charge(self, history: History, bucket: Bucket | None) -> None:
         if bucket is not history.bucket:
@@ -371,6 +382,7 @@ class LedgerState:
     def _saved(self, history: History, value: Mapping[str, Any], at: int) -> None:
         _check_job(history, value)
         rows = _rows(value["files"])
+        self._take_over([row[0] for row in rows])
         history.packed = _pack(rows)
         for row in rows:
             self._owners[row[0]] = history

@@ -16,7 +16,7 @@ import anyio.lowlevel
 
 from rsbatch.clock import Clock
 from rsbatch.errors import StoreError
-from rsbatch.ledger.records import Record, decode, encode
+from rsbatch.ledger.records import BadLine, Record, decode, encode
 from rsbatch.ledger.state import LedgerState
 
 
@@ -147,10 +147,13 @@ class Ledger:
         return self._file.nearly_full
 
     def request_of(self, offset: int | None) -> Any:
-        """Give the request body recorded in the line at `offset`, None where there is none."""
+        """Give the request body recorded in the line at `offset`, None where there is none; raises StoreError."""
         if offset is None or offset >= self._file.size:
             return None
-        return decode(self._file.line_at(offset)).get("request")
+        try:
+            return decode(self._file.line_at(offset)).get("request")
+        except BadLine as exc:
+            raise StoreError(f"the ledger was changed while it was open: {exc}") from None
 
     async def close(self) -> None:
         """Make the rest durable if that can be done, then give up the lock."""

@@ -60,7 +60,17 @@ class Two:
 
     def same(self) -> None:
         assert view(self.large) == view(self.plain)
-        assert {h.since for h in self.large.unsettled()} <= {h.since for h in self.plain.histories()}
+        unsettled, settled = {h.since for h in self.large.unsettled()}, set(self.large.settled())
+        assert not unsettled & settled
+        assert not list(self.plain.settled())
+        histories = {h.since: h for h in self.plain.histories()}
+        assert unsettled | settled == set(histories)
+        assert {histories[since].state for since in settled} <= {State.SAVED}
+        assert not any(histories[since].moves for since in settled)
+        for job in self.plain.jobs():  # two tasks may have one by mistake: then it is either's
+            found = self.large.of_job(job)
+            assert found is not None
+            assert found.job_id == job or job in self.large._former_jobs
 
 
 def told(history: History | None) -> Any:
@@ -79,9 +89,10 @@ def view(state: LedgerState) -> Any:
         "owners": {path: told(state.owner_of(path)) for path in paths(state)},
         "out": [told(h) for h in state.jobs_out()],
         "spend": (state.spend.usd, state.spend.unpriced, state.redos, state.seq),
-        # the last two make indexes: from then on nothing more is let go of
+        # asking for these makes indexes: from then on nothing more is let go of
         "ids": [[told(h) for h in state.of_id(name)] for name in names],
         "jobs": {job: told(h) for job, h in state.jobs().items()},
+        "found": {job: state.of_job(job) is not None for job in [*state.jobs(), "none"]},
     }
 
 
@@ -136,7 +147,7 @@ def test_any_ledger_is_read_as_if_all_of_it_were_held() -> None:
                 if asks == 0:
                     state.of_id("t1")
                 elif asks == 1:
-                    state.jobs()
+                    state.of_job("job-1")
             rows = len(two.large) - len(list(two.large.unsettled()))
             most = max(most, rows)
             held_again += rows < most
@@ -229,6 +240,45 @@ def test_a_new_name_is_found() -> None:
     matcher.visit(renamed)
     assert [(name, history.task) for name, history in matcher.settle()] == [("neo", "d1")]
     assert matcher.of(renamed) is matcher.of(renamed)
+
+
+def test_a_job_is_found_by_its_id_without_reading_any_other() -> None:
+    two = plain(3)
+    assert two.large.of_job("none") is None
+    assert two.read == 0
+    found = two.large.of_job("job-d1")
+    assert found is two.large.get("d1", key_of("d1"))
+    assert two.read == 3
+    two.put(records.moved("d1", key_of("d1"), from_="1.png", to="x.png"))
+    assert two.large.of_job("job-d1") is found
+
+
+@pytest.mark.parametrize("how", ["saved", "moved"])
+def test_where_a_line_cannot_be_read_nothing_has_happened(how: str) -> None:
+    """The path of a saved image becomes another's; the history that had it must be read for that."""
+    two = plain(2)
+    steps = Steps("new")
+    two.put(steps.submitting(request={}), steps.submitted(), steps.generated())
+    path = "1.png" if how == "saved" else "y.png"
+    two.put(steps.downloaded(saved_file(path)))
+    record = steps.saved(saved_file(path))
+    if how == "moved":
+        two.put(record)
+        record = records.moved("new", steps.key, from_="y.png", to="1.png")
+    two.large.keep_all()
+    held = two.large.get("new", steps.key)
+    before, seq, lines = told(held), two.large.seq, dict(two.lines)
+    line, value = encode(record, seq=seq + 1, ts=1_780_000_000.0 + seq, run="r")
+    two.lines = dict.fromkeys(lines, b"")
+    if how == "moved":  # its own row is held first
+        two.lines |= {place: text for place, text in lines.items() if b'"new"' in text}
+    with pytest.raises(StoreError):
+        two.large.apply(value, two.end)
+    assert (told(held), two.large.seq) == (before, seq)
+    two.lines = lines
+    assert two.put(record)
+    two.same()
+    assert line
 
 
 def test_further_records_are_held() -> None:

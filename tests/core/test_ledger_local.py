@@ -814,6 +814,50 @@ def test_a_large_ledger_is_read_from_the_file_when_it_is_asked_for(folder: Path)
     assert state.get("cat", CAT.key) is not None
 
 
+@pytest.mark.parametrize("more", [b"", b"torn"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_large_ledger_is_held_small_by_who_writes_it_too(folder: Path, more: bytes, ended: bool) -> None:
+    """Also where it was copied, its torn tail cut off, or its last line written again; and while it grows."""
+    book = at(State.SAVED)
+    if ended:
+        book.put(records.run_ended({}))
+    write(folder, book, more)
+    file, state, _ = open_ledger(folder, large=0)
+    assert not list(state.unsettled())
+    assert [told.task for told in state.histories()] == ["cat"]
+    line, value = encode(CAT.generated(), seq=state.seq + 1, ts=1.0, run="r2")
+    state.apply(value, file.size)
+    append(file, line)
+    (held,) = state.unsettled()
+    assert state.get("cat", CAT.key) is held
+    assert held.state is State.GENERATED
+    file.close()
+    assert snapshot(read_ledger(folder)) == snapshot(read_ledger(folder, large=0))
+
+
+def test_a_large_ledger_that_is_open_and_cannot_be_read(folder: Path) -> None:
+    path = write(folder, at(State.SAVED))
+    file, state, _ = open_ledger(folder, large=0)
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(StoreError, match="was replaced while it was read"):
+        state.get("cat", CAT.key)
+    file.close()
+
+
+def test_rescued_records_of_a_large_ledger_that_is_opened(folder: Path) -> None:
+    dog = Steps("dog")
+    book = at(State.SAVED).put(dog.submitting())
+    write(folder, book)
+    more = Book().put(started(), *CAT.to(State.SAVED), *dog.to(State.SUBMITTED))
+    (folder / RESCUE).write_bytes(b"".join(more.lines[-1:]))
+    file, state, _ = open_ledger(folder, large=0)
+    assert state.of_job(dog.job) is state.get("dog", dog.key)
+    cat = state.of_job(CAT.job)
+    assert cat is not None
+    assert cat.state is State.SAVED
+    file.close()
+
+
 def test_rescued_records_of_a_large_ledger(folder: Path) -> None:
     book = at(State.SAVED)
     path = write(folder, book)

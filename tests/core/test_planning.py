@@ -195,6 +195,25 @@ def test_its_own_history_first() -> None:
     assert found.total == 1
 
 
+def test_who_is_selected_is_told_of_each_history_by_the_task_that_has_it() -> None:
+    book = Book().put(*(Steps(name, name.upper()).submitting() for name in ("cat", "cow", "old", "lost")))
+    found = Matcher(book.state, Selection(patterns=("c*", "*-new")))
+    for name, key in (("cat", "CAT"), ("dog", "COW"), ("old-new", "OLD"), ("crab", "CRAB")):
+        found.visit(task(name, key=key))
+    found.settle()
+    crab = book.put(Steps("crab", "CRAB").submitting()).the("crab", "CRAB")
+    assert found.claims(crab.since) == (False, False)
+    found.adopt(crab)
+    assert (found.total, found.selected) == (4, 3)
+    assert {h.task: found.claims(h.since) for h in book.state.histories()} == {
+        "cat": (True, True),
+        "cow": (True, False),
+        "old": (True, True),
+        "lost": (False, False),
+        "crab": (True, True),
+    }
+
+
 @pytest.mark.parametrize("state", State)
 def test_a_renamed_task_gets_the_oldest_history_of_its_key_in_any_state(state: State) -> None:
     book = Book().put(*Steps("first", "K").to(state), *Steps("second", "K", job="j2").to(State.SAVED))

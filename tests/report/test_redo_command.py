@@ -135,7 +135,7 @@ def test_what_another_asked_for_meanwhile_is_not_asked_for_twice(batch: Batch) -
     for _ in range(2):
         anyio.run(_record, project, verdict)
     assert sum(record["type"] == "redo" for record in ledger(batch)) == 1
-    _, file, _, matcher, _ = anyio.run(_opened, project, Silent(), None)
+    _, file, _, matcher = anyio.run(_opened, project, Silent(), None)
     file.close()
     assert matcher.total == len(batch.tasks) + 1, "every run knows of it"
 
