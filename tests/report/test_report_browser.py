@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from report_help import GRID, Batch
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
@@ -68,7 +69,8 @@ class Tab:
         return self.driver.execute_script(code)
 
     def wait(self, done: Callable[[], object]) -> None:
-        WebDriverWait(self.driver, 20).until(lambda _: done())
+        # A page that reloads takes away what was just found.
+        WebDriverWait(self.driver, 20, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: done())
 
     def troubles(self) -> list[str]:
         """What the browser complained of: refused by the policy, errors of the script, files that are not there."""
@@ -274,9 +276,9 @@ def test_a_page_that_is_watched_reloads_and_keeps_its_place(tab: Tab, tmp_path: 
     writer = Writer(open_project(batch.manifest, Options()), page, "batch.yaml")
     writer.write(1)
     tab.open(page, "#/images?q=hero")
-    assert tab.one("#grid .tile").get_attribute("aria-label") == "hero, pending"
+    tab.wait(lambda: tab.one("#grid .tile").get_attribute("aria-label") == "hero, pending")
     batch.save(1, batch.tasks[-1], "job-hero")
     batch.write()
     writer.write(2)
     tab.wait(lambda: tab.ids() and tab.one("#grid .tile").get_attribute("aria-label") == "hero, saved")
-    assert tab.one("#search").get_attribute("value") == "hero"
+    tab.wait(lambda: tab.one("#search").get_attribute("value") == "hero")
