@@ -470,9 +470,7 @@ class Scheduler:
         """The service wants fewer queries."""
         self.open.queries -= 1
         if now >= self._queries_from:
-            if (
-                not self._query_pauses
-            ):  # of several in a row the first tells of the rate, the others may be of an outage
+            if self._query_pauses == 0:  # of several in a row the others may be of an outage, not of the rate
                 self._query_gate.slower()
             self._query_pauses += 1
         wait = retry_after if retry_after else backoff(self._query_pauses, self._policies.rng)

@@ -46,9 +46,8 @@ class SimulatorTransport(httpx.AsyncBaseTransport):
         """
         body = await request.aread()
         settings = self.engine.settings
-        await self._sleep(
-            settings.one_way
-        )  # without latency the only checkpoint of a good request, before it is accepted
+        # Without latency this is the only checkpoint of a good request: it comes before the request is accepted.
+        await self._sleep(settings.one_way)
         answer = self.engine.handle(_translate(request, body), self._clock())
         try:
             parcel = await _within(request, pack, answer, settings, sleep=self._sleep, draw=self._draw)
