@@ -1,9 +1,10 @@
 """Tells whether bytes are an image, a whole one, and which: PNG, JPEG or WebP.
 
 Rule: what the bytes say counts, never a name or a header of HTTP. The structure is walked here (size before
-anything is decoded, end marker), the pixels are decoded by Pillow: each finds cuts that the other misses.
-Bytes after the end marker do no harm (cameras put more there) and are let through. No state of Pillow is
-changed, so any number of threads may do this at once; one call takes about 4 bytes of memory a pixel.
+anything is decoded, end marker), checksums are Pillow's, and the pixels are decoded by it, unless they are a plain
+PNG's, whose rows `rsbatch.png` counts: each finds cuts that the others miss. Bytes after the end marker do no
+harm (cameras put more there) and are let through. No state of Pillow is changed, so any number of threads may do this
+at once; one call takes about 4 bytes of memory a pixel, for a plain PNG 2 MB.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rsbatch.errors import StoreError
+from rsbatch.png import count_rows
 from rsbatch.text import printable
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class ImageInfo:
 
 
 def inspect_image(source: Path | bytes) -> ImageInfo:
-    """Decode an image wholly and say what it is. Blocks, for 0.02 to 0.2 s a megabyte: call it in a thread.
+    """Decode an image wholly and say what it is. Blocks, for 0.005 to 0.2 s a megabyte: call it in a thread.
 
     Raises `BadImage` if it is none, is cut or damaged, or is too large; `StoreError` if the file cannot be
     read.
@@ -226,7 +228,7 @@ def _cut(data: bytes) -> BadImage:
 
 
 def _decode(format_: Format, data: bytes) -> tuple[int, int]:
-    """Decode all pixels of all frames; give width and height.
+    """Decode all pixels of all frames, or prove that they can be; give width and height.
 
     The plug-ins' classes are called directly: `Image.open` would try all formats, turn a JPEG with a preview
     into an MPO, and warn about sizes through global state.
@@ -234,7 +236,12 @@ def _decode(format_: Format, data: bytes) -> tuple[int, int]:
     # Untrusted bytes make Pillow raise nearly anything (SyntaxError, struct.error, KeyError, MemoryError …).
     try:
         with _open(format_, data) as image:
+            size = image.size
             image.verify()
+        if format_ == "png" and (rows := count_rows(data)) is not None:
+            if rows < size[1]:
+                raise BadImage(f"its pixels end after {rows:,} of {size[1]:,} rows")
+            return size
         with _open(format_, data) as image:
             size = image.size
             frames = int(getattr(image, "n_frames", 1))

@@ -38,6 +38,9 @@ QUERIES_SLOWEST = 2.0
 """Seconds between two queries at most where the service wants fewer: they bring in what was paid."""
 WAITING_SECONDS = 15.0
 """How long a job that is presumed to wait is left alone, unless the end of another tells that it has begun."""
+DOWNLOADS_AHEAD = 4
+"""How many images may wait for each download at a time, `in_flight` at least, before no more are bought: what is paid
+and not fetched can be lost, and addresses of images expire."""
 REFUSED_SECONDS = 1.0
 """The pause after a refusal without `Retry-After` while jobs are out: their ends, not time, make room."""
 
@@ -200,7 +203,6 @@ class Scheduler:
         self.in_flight = 0
         """Jobs the service holds, as far as we know, and submissions under way."""
         self.open = Open()
-        self.paused: str | None = None
         self._policies = policies
         self._ready: deque[Order] = deque()
         self._delayed: _DueHeap[Order] = _DueHeap()
@@ -214,8 +216,15 @@ class Scheduler:
         self._hopeful_at = now
         self._line = Line()
         self._draining = False
+        self._put_off: str | None = None
+        self._behind = False
 
     # what is left
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is submitted for now, None if that is not so."""
+        return "downloads are behind" if self._ready and self._fetching_first else self._put_off
 
     @property
     def hungry(self) -> bool:
@@ -226,6 +235,11 @@ class Scheduler:
     def waiting_downloads(self) -> int:
         """Jobs that have ended well and are not saved yet."""
         return len(self._downloads) + len(self._later_downloads) + self.open.downloads
+
+    @property
+    def _fetching_first(self) -> bool:
+        """Whether so many images wait that no more are bought until some are here."""
+        return self.waiting_downloads >= max(self.limits.in_flight, DOWNLOADS_AHEAD * self.limits.downloads)
 
     @property
     def jobs_waiting(self) -> int:
@@ -261,8 +275,9 @@ class Scheduler:
             step = self._next_download(now) or self._next_query(now)
             if step is not None:
                 return step
-        if not (self._ready or len(self._delayed) or self.in_flight):
-            self._hopeful_at = now  # nothing was there to be accepted
+        behind, self._behind = self._behind, self._fetching_first
+        if behind or self._behind or not (self._ready or len(self._delayed) or self.in_flight):
+            self._hopeful_at = now  # nothing was there to be accepted, or it was held up here
         if self.halted is None:
             if self._unavailable(now):
                 self.halt(Halt.UNAVAILABLE)
@@ -307,14 +322,14 @@ class Scheduler:
         if at is None or at > now:
             return None
         self._submit_gate.take(now)
-        self.paused = None
+        self._put_off = None
         self.open.submits += 1
         self.in_flight += 1
         return StartSubmit(self._ready.popleft())
 
     def _submit_time(self) -> float | None:
         """When the first order in line may go, None if that waits for something to end."""
-        if not self._ready or self.open.submits >= self._policies.open_submits:
+        if not self._ready or self.open.submits >= self._policies.open_submits or self._fetching_first:
             return None
         limit = self._policies.in_flight.opens_at(self.in_flight)
         if limit is None or self.in_flight >= self.limits.in_flight:
@@ -357,7 +372,7 @@ class Scheduler:
     @property
     def _hopeless_at(self) -> float | None:
         """When the service counts as unavailable, if nothing changes: nothing out, something to submit."""
-        waiting = bool(self._ready or len(self._delayed)) and self.in_flight == 0
+        waiting = bool(self._ready or len(self._delayed)) and self.in_flight == 0 and not self._fetching_first
         return self._hopeful_at + UNAVAILABLE_SECONDS if waiting else None
 
     def _unavailable(self, now: float) -> bool:
@@ -415,7 +430,7 @@ class Scheduler:
         wait = retry_after or (REFUSED_SECONDS if full else backoff(self._submit_pauses, self._policies.rng))
         self._submits_from = max(self._submits_from, now + wait)
         if not full:
-            self.paused = reason
+            self._put_off = reason
         self._ready.appendleft(order)
 
     def retry(self, order: Order, after: float, now: float) -> None:

@@ -58,6 +58,7 @@ TESTS: dict[str, list[str]] = {
     "pacing": ["retry_pacing", "scheduler"],
     "ceiling": ["ceiling"],
     "line": ["line"],
+    "png": ["png"],
     "summary": ["summary"],
     "identity": ["identity"],
     "saver": [],

@@ -47,6 +47,7 @@ PURE = {
     "outline",
     "pacing",
     "planning",
+    "png",
     "progress.__init__",
     "progress.interface",
     "progress.words",

@@ -18,6 +18,7 @@ from rsbatch.model import Limits
 from rsbatch.retry import UNAVAILABLE_SECONDS
 from rsbatch.scheduler import (
     COVERED_PRICE,
+    DOWNLOADS_AHEAD,
     LAST_PRICE,
     QUERY_SHARE,
     REFUSED_SECONDS,
@@ -132,6 +133,48 @@ def test_downloads_have_their_own_limit_and_are_tried_again() -> None:
     one.ended(jobs[1], 3)
     one.downloaded()
     assert one.next(5) == StartDownload(jobs[0])
+
+
+@pytest.mark.parametrize(("in_flight", "most"), [(4, 2 * DOWNLOADS_AHEAD), (10, 10)])
+def test_no_more_is_bought_while_many_images_wait(in_flight: int, most: int) -> None:
+    one = scheduler(Limits(in_flight=in_flight, submits_per_second=1000, queries_per_second=1000, downloads=2))
+    for _ in range(most):
+        one.deliver(job(ended=True))
+    assert [type(one.next(0)) for _ in range(3)] == [StartDownload, StartDownload, Idle]
+    assert one.paused is None, "nothing is to be submitted"
+    one.offer(order())
+    assert one.next(1) == Idle(None), "it waits for the end of a download"
+    assert one.paused == "downloads are behind"
+    one.download_later(job(ended=True), 50)
+    assert isinstance(one.next(2), StartDownload)
+    assert one.next(2) == Idle(None), "one that is tried again waits as well"
+    one.downloaded()
+    assert one.paused is None
+    assert [type(one.next(3)) for _ in range(3)] == [StartDownload, StartSubmit, Idle]
+
+
+def test_an_order_that_waits_for_downloads_says_nothing_of_the_service() -> None:
+    one = scheduler()
+    for _ in range(2 * DOWNLOADS_AHEAD):
+        one.deliver(job(ended=True))
+    for _ in range(2):
+        assert isinstance(one.next(0), StartDownload)
+    one.offer(order())
+    late = 2 * UNAVAILABLE_SECONDS
+    assert one.next(late) == Idle(None)
+    assert one.halted is None
+    one.downloaded()
+    one.throttled(submit_after(one, 3 * late), "HTTP 503", 7.0, 3 * late, limit=False)
+    assert one.next(3 * late) == Idle(3 * late + 7)
+    assert one.next(3 * late + UNAVAILABLE_SECONDS - 1) != Finished()
+    assert one.halted is None
+
+
+def submit_after(one: Scheduler, now: float) -> Order:
+    """Start what comes before the next submission."""
+    while not isinstance(step := one.next(now), StartSubmit):
+        assert isinstance(step, StartDownload)
+    return step.order
 
 
 def test_the_most_in_flight_and_the_most_open() -> None:
