@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import quote
 
 ELLIPSIS = "…"
@@ -117,12 +118,18 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     That is: `sk-…` keys, `Authorization` values, bearer tokens, passwords and queries in URLs, signatures,
     and the contents of `data:` URLs. Doing it twice changes nothing more.
     """
-    forms = {form for secret in secrets if secret.strip() for form in (secret, _quoted(secret))}
-    for form in sorted(forms, key=len, reverse=True):
+    for form in _forms(tuple(secrets)):
         text = text.replace(form, ELLIPSIS)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return _URL.sub(_without_query, text)
+
+
+@lru_cache(maxsize=16)
+def _forms(secrets: tuple[str, ...]) -> list[str]:
+    """Give the secrets as they are and percent-encoded, the longest first."""
+    forms = {form for secret in secrets if secret.strip() for form in (secret, _quoted(secret))}
+    return sorted(forms, key=len, reverse=True)
 
 
 def _quoted(secret: str) -> str:

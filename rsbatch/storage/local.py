@@ -59,7 +59,7 @@ class LocalPart:
 
     async def flush(self) -> None:
         """Hand what is waiting to the system. Raises `StoreError`."""
-        view = memoryview(self._taken())
+        view = memoryview(b"".join(self._taken()))
         while view:
             # aiofiles' thread goes on when its caller is cancelled; the file would be closed under it.
             with _translated(self._shown), CancelScope(shield=True):
@@ -69,18 +69,17 @@ class LocalPart:
         """Write what is waiting and fsync, in one hop; see `Part`."""
 
         def work() -> None:
-            write_all(self._fs, self._file.fileno(), data)
+            for piece in pieces:  # to join them would cost more
+                write_all(self._fs, self._file.fileno(), piece)
             self._fs.sync_file(self._file.fileno())
 
-        data = self._taken()
+        pieces = self._taken()
         with _translated(self._shown):
             await self._fs.offload(work)
 
-    def _taken(self) -> bytes:
-        data = b"".join(self._waiting)
-        self._waiting.clear()
-        self._size = 0
-        return data
+    def _taken(self) -> list[bytes]:
+        pieces, self._waiting, self._size = self._waiting, [], 0
+        return pieces
 
     async def close(self) -> None:
         """Close the file. Raises `StoreError`."""
