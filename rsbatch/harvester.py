@@ -156,18 +156,20 @@ class Harvester:
             job.download_since = now
         failure: FetchError | BadImage | None = None
         ended = False
-        with self._course.harvesting():
-            try:
-                await self._saver.save(job)
-                self._course.this_run.saved += 1
-                self._course.failures_in_a_row = 0
-            except (FetchError, BadImage) as exc:
-                failure = exc
-            if failure is not None:
-                ended = True
-                await self._download_failed(job, failure)
-        if not ended:
-            self._course.scheduler.downloaded()
+        try:
+            with self._course.harvesting():
+                try:
+                    await self._saver.save(job)
+                    self._course.this_run.saved += 1
+                    self._course.failures_in_a_row = 0
+                except (FetchError, BadImage) as exc:
+                    failure = exc
+                if failure is not None:
+                    ended = True
+                    await self._download_failed(job, failure)
+        finally:  # inside of a query that is broken off, too
+            if not ended:
+                self._course.scheduler.downloaded()
 
     async def _download_failed(self, job: Job, failure: FetchError | BadImage) -> None:
         now = anyio.current_time()

@@ -4,7 +4,7 @@ Rule: what the bytes say counts, never a name or a header of HTTP. The structure
 anything is decoded, end marker), checksums are Pillow's, and the pixels are decoded by it, unless they are a plain
 PNG's, whose rows `rsbatch.png` counts: each finds cuts that the others miss. Bytes after the end marker do no
 harm (cameras put more there) and are let through. No state of Pillow is changed, so any number of threads may do this
-at once; one call takes about 4 bytes of memory a pixel, for a plain PNG 2 MB.
+at once; one call takes about 4 bytes of memory a pixel, for a plain PNG a few MB.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ MAX_PIXELS = 80_000_000
 
 MAX_FRAME_PIXELS = 4 * MAX_PIXELS
 """Most pixels of all frames of an animation, each of which is decoded."""
+
+MAX_FRAMES = 10_000
+"""Most frames of an animation: one may claim millions in a few bytes, and each takes time."""
 
 MAX_PIECES = 200_000
 """Most chunks or segments of a file; encoders write some 8,000 into 64 MiB. More only cost time."""
@@ -245,7 +248,7 @@ def _decode(format_: Format, data: bytes) -> tuple[int, int]:
         with _open(format_, data) as image:
             size = image.size
             frames = int(getattr(image, "n_frames", 1))
-            if frames * size[0] * size[1] > MAX_FRAME_PIXELS:
+            if frames > MAX_FRAMES or frames * size[0] * size[1] > MAX_FRAME_PIXELS:
                 raise BadImage(f"{frames} frames of {size[0]} × {size[1]} pixels are too many")
             for frame in range(frames):
                 if frame:

@@ -2,7 +2,8 @@
 
 Rule: a number is proof, None is no verdict. What is not plain, or damaged, is left to Pillow, which decodes it and says
 what is wrong. What a decoder does beyond this, undoing the filters of the rows, cannot fail; and Pillow does not miss
-rows that a sound stream ends without. The time goes into inflating; isal has the vector code for it.
+rows that a sound stream ends without. The time goes into inflating; isal has the vector code for it. (It lets odd
+Huffman tables pass that zlib refuses: no damage has them and a right checksum, only who makes them on purpose.)
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 """Bytes of a pixel by the type of colour, where a channel has 8 bits: gray, RGB, gray and alpha, RGB and alpha."""
 _PIECE_IN, _PIECE_OUT = 64 * 1024, 1024 * 1024
 """So many bytes are inflated at a time, into so many at most: what is held does not grow with the image."""
+_LARGEST_WINDOW = 0x7F
+"""The most that the first byte of a zlib stream may be; isal does not look at it."""
 _FILTERS = bytes(range(5))
 _HEADER = struct.Struct(">4xIIBBBBB")
 _OTHER = {b"PLTE", b"acTL", b"fcTL", b"fdAT"}
@@ -31,7 +34,9 @@ def count_rows(data: bytes) -> int | None:
     """
     pixels = list(_pixel_data(data))
     width, height, bits, colour, *methods = _HEADER.unpack_from(data, 12)
-    if not pixels or bits != 8 or colour not in CHANNELS or any(methods):
+    if not any(pixels) or bits != 8 or colour not in CHANNELS or any(methods):
+        return None
+    if next(part[0] for part in pixels if part) > _LARGEST_WINDOW:
         return None
     row = 1 + int(width) * CHANNELS[colour]
     at = 0
@@ -72,6 +77,8 @@ def _inflated(parts: list[memoryview]) -> Iterator[bytes]:
         for start in range(0, len(part), _PIECE_IN):
             left: bytes | memoryview = part[start : start + _PIECE_IN]
             while left:
+                if stream.eof:  # at once: what follows would be gathered, in quadratic time
+                    raise EOFError
                 yield stream.decompress(left, _PIECE_OUT)
                 left = stream.unconsumed_tail
     while not stream.eof:

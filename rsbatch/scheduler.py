@@ -209,6 +209,8 @@ class Scheduler:
         self._jobs: _DueHeap[Job] = _DueHeap()
         self._downloads: deque[Job] = deque()
         self._later_downloads: _DueHeap[Job] = _DueHeap()
+        self._unfetched: set[Job] = set()
+        """Jobs that ended well and are asked for once more, since we have no address of their images that is good."""
         self._submit_gate = RateGate(limits.submits_per_second)
         self._query_gate = RateGate(limits.queries_per_second, QUERIES_SLOWEST)
         self._submits_from = self._queries_from = float("-inf")
@@ -239,7 +241,8 @@ class Scheduler:
     @property
     def _fetching_first(self) -> bool:
         """Whether so many images wait that no more are bought until some are here."""
-        return self.waiting_downloads >= max(self.limits.in_flight, DOWNLOADS_AHEAD * self.limits.downloads)
+        waiting = self.waiting_downloads + len(self._unfetched)
+        return waiting >= max(self.limits.in_flight, DOWNLOADS_AHEAD * self.limits.downloads)
 
     @property
     def jobs_waiting(self) -> int:
@@ -254,7 +257,9 @@ class Scheduler:
 
     def watch(self, job: Job, due: float) -> None:
         """Ask for `job` from the time `due` on; it counts as in flight until it is reported as ended."""
-        if not job.ended:
+        if job.ended:
+            self._await_address(job)
+        else:
             self.in_flight += 1
             if job.place is None:
                 job.place = self._line.enter(job.kind, due, due - job.age)
@@ -495,10 +500,12 @@ class Scheduler:
     def abandoned(self, job: Job, now: float) -> None:
         """A query was broken off; the job stays out, for the next run."""
         self.open.queries -= 1
+        self._unfetched.discard(job)
 
     def ended(self, job: Job, now: float) -> None:
         """A query told that the service holds the job no more; its slot is free."""
         self.open.queries -= 1
+        self._unfetched.discard(job)
         self.release(job, now)
 
     def finished(self, job: Job, now: float) -> None:
@@ -525,6 +532,7 @@ class Scheduler:
 
     def deliver(self, job: Job) -> None:
         """The job's images can be downloaded."""
+        self._unfetched.discard(job)
         self._downloads.append(job)
 
     def begin_inline(self) -> None:
@@ -543,4 +551,9 @@ class Scheduler:
     def ask_fresh(self, job: Job, due: float) -> None:
         """A download ended badly and needs fresh URLs: the job is asked for at `due`."""
         self.open.downloads -= 1
+        self._await_address(job)
         self._jobs.push(due, job)
+
+    def _await_address(self, job: Job) -> None:
+        if not job.restore:  # what was saved once holds up nothing
+            self._unfetched.add(job)

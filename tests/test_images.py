@@ -179,12 +179,19 @@ def test_bombs_are_refused_before_they_are_decoded() -> None:
 
 
 def test_animations_without_end_are_refused() -> None:
-    frames = chunk(b"acTL", struct.pack(">II", 1_000_000, 0))
-    with pytest.raises(BadImage, match="frames of 100 × 100 pixels are too many"):
-        inspect_image(png(100, 100, zlib.compress(bytes(10_100)), frames))
+    frames = chunk(b"acTL", struct.pack(">II", 9_000, 0))
+    with pytest.raises(BadImage, match="9001 frames of 200 × 200 pixels are too many"):
+        inspect_image(png(200, 200, zlib.compress(bytes(40_200)), frames))
     for extra, message in ((frames + frames, "twice"), (chunk(b"acTL", struct.pack(">II", 0, 0)), "APNG")):
         with pytest.raises(BadImage, match=message):
             inspect_image(png(100, 100, zlib.compress(bytes(10_100)), extra))
+
+
+def test_frames_that_are_claimed_alone_take_no_time() -> None:
+    """Pillow looks for each of them."""
+    frames = chunk(b"acTL", struct.pack(">II", 100_000_000, 0))
+    with pytest.raises(BadImage, match="100000001 frames of 1 × 2 pixels are too many"):
+        inspect_image(png(1, 2, zlib.compress(bytes(4)), frames))
 
 
 def test_hostile_structures_take_no_time() -> None:

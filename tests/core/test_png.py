@@ -79,11 +79,18 @@ def test_what_pillow_writes_is_proved(mode: str) -> None:
 
 
 def test_pixels_of_one_colour_are_proved() -> None:
-    """A few bytes that come to many, of which the last come when the input is at its end."""
+    """A few bytes that come to many."""
     file = BytesIO()
     Image.new("RGB", (3000, 2000)).save(file, "PNG")
     assert len(file.getvalue()) < 50_000
     assert count_rows(file.getvalue()) == 2000
+
+
+@pytest.mark.parametrize("most", [1, 7, 258, 5000])
+def test_what_is_inflated_when_the_input_is_at_its_end_counts(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsbatch.png._PIECE_OUT", most)
+    for data in (bytes([0] * 181 * HEIGHT), rows()):
+        assert count_rows(png(zlib.compress(data))) == HEIGHT
 
 
 def not_plain() -> dict[str, bytes]:
@@ -128,6 +135,10 @@ WRONG = {
     "no zlib stream": png(b"\xff" * 1000),
     "a stream without its head": png(PIXELS[2:]),
     "pieces apart": png(PIXELS, after=chunk(b"tIME", bytes(7)) + chunk(b"IDAT", b"")),
+    "a window larger than there is": png(bytes([0x88, 0x1C]) + PIXELS[2:]),
+    "a window larger than there is, in a second piece": png(
+        b"", after=b"".join(chunk(b"IDAT", bytes([byte])) for byte in (0x88, *b"\x1c" + PIXELS[2:]))
+    ),
     "two headers": png(PIXELS, before=png(PIXELS)[8:33]),
     "interlaced, it says": png(PIXELS, interlaced=1),
     "another colour": png(PIXELS, colour=6),
@@ -151,6 +162,12 @@ def test_rows_that_a_sound_stream_ends_without_are_missed(missing: int) -> None:
     assert count_rows(data) == HEIGHT - missing
     with pytest.raises(BadImage, match=f"its pixels end after {HEIGHT - missing} of {HEIGHT} rows"):
         inspect_image(data)
+
+
+def test_what_follows_the_stream_takes_no_time() -> None:
+    many = b"".join([chunk(b"IDAT", bytes(318))] * 100_000)
+    assert count_rows(png(PIXELS, after=many)) is None
+    assert inspect_image(png(PIXELS, piece=len(PIXELS), after=many)).width == WIDTH
 
 
 @pytest.mark.parametrize("what", ["cut in the middle", "no such filter", "no zlib stream", "no pixels"])

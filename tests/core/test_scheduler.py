@@ -153,6 +153,46 @@ def test_no_more_is_bought_while_many_images_wait(in_flight: int, most: int) -> 
     assert [type(one.next(3)) for _ in range(3)] == [StartDownload, StartSubmit, Idle]
 
 
+def test_images_without_a_good_address_wait_as_well() -> None:
+    """Expired addresses, bad images, and jobs that an earlier run left: all paid, and none in flight."""
+    most = 2 * DOWNLOADS_AHEAD
+    one, jobs = scheduler(queries=20), [job() for _ in range(most)]
+    for it in jobs[:2]:
+        one.deliver(it)
+        assert one.next(0) == StartDownload(it)
+        it.ended = True
+        one.ask_fresh(it, 10)
+    for it in jobs[2:]:
+        it.ended = True
+        one.watch(it, 10)
+    one.watch(job(ended=True, restore=True), 60)
+    one.offer(order())
+    assert one.next(0) == Idle(10)
+    assert one.paused == "downloads are behind"
+    assert one.waiting_downloads == 0, "what is asked for is not shown as downloading"
+    assert [one.next(10 + number / 100) for number in range(most)] == [StartQuery(it) for it in jobs]
+    assert one.next(11) == Idle(60), "an answer that is on its way fetched nothing yet"
+    one.deliver(jobs[0])
+    one.ended(jobs[0], 11)
+    assert [type(one.next(11)) for _ in range(2)] == [StartDownload, Idle], "it waits still"
+    one.asked(jobs[1], 11, after=100)
+    one.abandoned(jobs[2], 11)
+    assert isinstance(one.next(11), StartSubmit)
+    one.offer(order())
+    one.deliver(jobs[3])
+    one.ended(jobs[3], 12)
+    assert isinstance(one.next(12), StartDownload)
+    assert isinstance(one.next(12), StartSubmit)
+
+
+def test_what_was_saved_once_holds_up_nothing() -> None:
+    one = scheduler()
+    for _ in range(2 * DOWNLOADS_AHEAD):
+        one.watch(job(ended=True, restore=True), 10)
+    one.offer(order())
+    assert isinstance(one.next(0), StartSubmit)
+
+
 def test_an_order_that_waits_for_downloads_says_nothing_of_the_service() -> None:
     one = scheduler()
     for _ in range(2 * DOWNLOADS_AHEAD):

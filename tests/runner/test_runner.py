@@ -4,6 +4,7 @@ import signal
 from dataclasses import replace
 from decimal import Decimal
 
+import anyio
 import pytest
 
 from rsbatch.asking import QUERY_INTERVAL, FixedInterval
@@ -13,7 +14,8 @@ from rsbatch.ledger.state import Bucket
 from rsbatch.lifecycle import State
 from rsbatch.model import Limits, Rules, Selection
 from rsbatch.planning import Category
-from rsbatch.scheduler import Halt
+from rsbatch.saver import Saver
+from rsbatch.scheduler import Halt, Job
 from rsbatch.simulator import Settings
 from tests.runner.world import World, signal_at, task, tasks
 
@@ -425,6 +427,22 @@ def test_several_images_and_inline_ones() -> None:
     assert set(world.files) == {"a.png", "a~2.png", "a~3.png"}
     world = World(Settings(service_time=5, faults={"done-b64": 1.0}))
     assert world.run(tasks(30)).tasks[Category.SAVED] == 30
+
+
+def test_a_grace_that_ends_while_an_inline_image_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The save is inside of the query, and both are broken off: the run has to end all the same."""
+    save, slow = Saver.save, [1000.0, 0.0]
+
+    async def slowly(saver: Saver, job: Job) -> None:
+        await anyio.sleep(slow.pop(0))
+        await save(saver, job)
+
+    monkeypatch.setattr(Saver, "save", slowly)
+    world = World(Settings(service_time=5, faults={"done-b64": 1.0}))
+    result = world.run([task("a")], signals=signal_at((2.0, signal.SIGINT)), grace=60.0)
+    assert (result.exit_code, len(world.files)) == (Exit.SIGINT, 0)
+    assert world.run([task("a")]).tasks[Category.SAVED] == 1
+    assert set(world.paid().values()) == {1}
 
 
 def test_extension_is_what_the_bytes_are() -> None:
