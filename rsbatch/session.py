@@ -252,7 +252,7 @@ def _check_name(task: Task) -> None:
 async def open_edges(project: Project, clock: Clock, key: str | None) -> AsyncIterator[tuple[Service, Fetcher]]:
     """Connect to the service, or to the simulator in this process where `key` is None."""
     from rsbatch.net.fetch import HttpFetcher, guarded_transport
-    from rsbatch.net.guard import policy_for_url
+    from rsbatch.net.guard import Remembering, policy_for_url
     from rsbatch.net.service import HttpService
 
     # A query may answer with an image in base64: a third larger, and some air for the JSON around it.
@@ -269,7 +269,7 @@ async def open_edges(project: Project, clock: Clock, key: str | None) -> AsyncIt
         else:
             service = HttpService(project.service, key, clock=clock, max_answer=most)
             policy = await policy_for_url(project.service)
-            fetcher = HttpFetcher(guarded_transport(policy))
+            fetcher = HttpFetcher(guarded_transport(policy, resolve=Remembering()))
         stack.push_async_callback(fetcher.aclose)
         yield await stack.enter_async_context(service), fetcher
 

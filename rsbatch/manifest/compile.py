@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from rsbatch.errors import Problem
 from rsbatch.manifest.expand import Entry, Text
-from rsbatch.manifest.explain import key_place, place_of
+from rsbatch.manifest.explain import key_place, place_at, place_of
 from rsbatch.manifest.faults import Fault, Place
 from rsbatch.manifest.fields import OMIT, SAMPLES_HINT, Slot, compile_field
 from rsbatch.manifest.matrix import Matrix, same
@@ -50,7 +50,7 @@ class Findings:
 
     def text(self, steps: list[Any], node: Node) -> Text | None:
         """Compile the text at a path; None, with a note, if it is no template."""
-        place = Place(self.file, node.line, node.column, place_of(self.root, steps, self.file).path)
+        place = place_at(node, steps, self.file)
         try:
             return Text(template(node.value), place)
         except Fault as fault:
@@ -60,19 +60,21 @@ class Findings:
     def misread(self, steps: list[Any], node: Node, *, exact: bool) -> None:
         """Note each value that YAML reads as something else than is seen."""
         for path, found in misread_below(node, steps, exact=exact):
-            place = place_of(self.root, path, self.file)
-            self.add(Place(self.file, found.line, found.column, place.path), misread_message(found))
+            self.add(place_at(found, path, self.file), misread_message(found))
+
+
+_FIELDS = (*REQUEST_FIELDS, "extra_body", "prompt_file")
 
 
 def compile_fields(found: Findings, steps: list[Any], items: Mapping[str, Node]) -> dict[str, tuple[Place, Any]]:
     """Compile the request fields of `defaults` or of an entry; an empty value becomes OMIT."""
     made: dict[str, tuple[Place, Any]] = {}
-    for name in (*REQUEST_FIELDS, "extra_body", "prompt_file"):
-        node = items.get(name)
-        if node is None:
+    for name in _FIELDS:
+        if name not in items:
             continue
+        node = items[name]
         where = [*steps, name]
-        place = place_of(found.root, where, found.file)
+        place = place_at(node, where, found.file)
         if node.value is None:
             made[name] = (place, OMIT)
             continue
@@ -119,7 +121,7 @@ def compile_entry(found: Findings, context: Context, index: int, node: Node) -> 
     """Compile a validated entry; None, with notes, if nothing can be made of it."""
     steps: list[Any] = ["tasks", index]
     items = node.items or {}
-    place = place_of(found.root, steps, found.file)
+    place = place_at(node, steps, found.file)
     before = len(found.problems)
     fields = merged(context.defaults, compile_fields(found, steps, items))
     matrix = _matrix(found, context, [*steps, "matrix"], items.get("matrix"))

@@ -44,7 +44,11 @@ def validate(kind: Any, root: Node, steps: list[Any], file: str) -> tuple[Any, l
 
 def place_of(root: Node, steps: list[Any], file: str) -> Place:
     """Find the place of a value."""
-    node = find(root, steps)
+    return place_at(find(root, steps), steps, file)
+
+
+def place_at(node: Node, steps: list[Any], file: str) -> Place:
+    """Give the place of a value that was found."""
     return Place(file, node.line, node.column, path_text(steps))
 
 

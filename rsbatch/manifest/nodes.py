@@ -43,7 +43,10 @@ class Node:
 
 def path_text(steps: list[Any]) -> str:
     """Write a key's path for people: `tasks[2].quality`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    text = ""
+    for step in steps:  # no generator: this is done for every value of a large manifest
+        text += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return text.lstrip(".")
 
 
 def find(root: Node, steps: list[Any]) -> Node:

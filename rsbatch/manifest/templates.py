@@ -50,7 +50,7 @@ class Template:
         self._parts: tuple[_Part, ...] | None = None
         self._tree: nodes.Template | None = None
         self._code: Any = None
-        if not any(mark in source for mark in _MARKS):
+        if "{" not in source or not any(mark in source for mark in _MARKS):
             self.constant = source
             return
         self._parts = _simple_parts(source)

@@ -30,6 +30,12 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 MAX_ADDRESSES = 4
 """How many addresses of one host are tried, each with its own connect timeout."""
 
+NAMES_SECONDS = 10.0
+"""How long the addresses of a name are remembered: a host that moves is found before a download is given up."""
+
+MAX_NAMES = 100
+"""How many names are remembered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -154,6 +160,28 @@ async def resolve_host(host: str, port: int) -> list[str]:
     except UnicodeError as exc:
         raise OSError(f"{printable(host, 100)} is not a host name") from exc
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class Remembering:
+    """A `Resolve` that asks `resolve` again for what it has not found within the last NAMES_SECONDS.
+
+    Thousands of images come from one host. What is remembered are addresses, and those are checked at every use.
+    """
+
+    def __init__(self, resolve: Resolve = resolve_host) -> None:
+        self._resolve = resolve
+        self._found: dict[tuple[str, int], tuple[float, Sequence[str]]] = {}
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """See `Resolve`."""
+        until, addresses = self._found.get((host, port), (0.0, ()))
+        now = anyio.current_time()
+        if now >= until:
+            if len(self._found) >= MAX_NAMES:
+                self._found.clear()
+            addresses = await self._resolve(host, port)
+            self._found[host, port] = now + NAMES_SECONDS, addresses
+        return addresses
 
 
 async def policy_for_url(base_url: str, resolve: Resolve = resolve_host) -> Policy:

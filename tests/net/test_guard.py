@@ -5,15 +5,21 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
+import anyio
 import httpx
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rsbatch.net.guard import (
+    MAX_NAMES,
+    NAMES_SECONDS,
     AddressRefused,
     GuardedTransport,
     Policy,
+    Remembering,
     Resolve,
     policy_for,
     policy_for_url,
@@ -230,6 +236,37 @@ async def test_a_name_that_changes_its_address_is_checked_each_time() -> None:
     with pytest.raises(AddressRefused, match="link-local"):
         await guarded.handle_async_request(get("http://evil.example/"))
     assert [request.url.host for request in seen] == ["93.184.216.34"]
+
+
+def test_a_name_is_looked_up_once_in_a_while() -> None:
+    asked: list[tuple[str, int]] = []
+
+    async def resolve(host: str, port: int) -> list[str]:
+        asked.append((host, port))
+        if host == "gone":
+            raise OSError("no such name")
+        return [f"8.8.8.{len(asked)}"]
+
+    async def main() -> None:
+        names = Remembering(resolve)
+        assert [await names("a", 443), await names("a", 443), await names("a", 80)] == [
+            ["8.8.8.1"],
+            ["8.8.8.1"],
+            ["8.8.8.2"],
+        ]
+        await anyio.sleep(NAMES_SECONDS - 0.5)
+        assert await names("a", 443) == ["8.8.8.1"]
+        await anyio.sleep(0.5)
+        assert await names("a", 443) == ["8.8.8.3"]
+        for _ in range(2):
+            with pytest.raises(OSError, match="no such name"):
+                await names("gone", 443)
+        assert len(asked) == 5, "what is not found is asked for again"
+        for number in range(MAX_NAMES):
+            await names(f"host-{number}", 443)
+        assert len(names._found) <= MAX_NAMES
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 @pytest.mark.anyio
