@@ -30,6 +30,14 @@ def seconds_left(waiting: int, out: int, mean: float | None, slots: int) -> floa
     return max(mean / 2 if waiting + out else 0.0, mean * (waiting + out / 2) / max(1, slots))
 
 
+def seconds_left_of_downloads(images: int, saved: int, elapsed: float) -> float | None:
+    """Seconds until `images` more are here at the pace of the `saved` ones in `elapsed` seconds; None if unknown.
+
+    For where images wait in line to be downloaded: how long jobs take says nothing of the end then.
+    """
+    return elapsed * images / saved if saved else None
+
+
 @dataclass(slots=True)
 class Estimate:
     """Adds up what a plan takes; `slots` jobs at a time, `measured` if a run has seen that many at once be the most."""

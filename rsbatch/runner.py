@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from rsbatch.course import Course, Edges, RunPlan
 from rsbatch.errors import StoreError
-from rsbatch.estimate import seconds_left
+from rsbatch.estimate import seconds_left, seconds_left_of_downloads
 from rsbatch.harvester import Harvester
 from rsbatch.ledger import records
 from rsbatch.ledger.writer import Ledger
@@ -232,7 +232,11 @@ class Runner:
         downloading = scheduler.waiting_downloads
         left = counts[Category.PENDING]
         pending = max(0, left - out - downloading)
-        slots = self._course.ceiling.slots or self._course.plan.limits.in_flight
+        limits = self._course.plan.limits
+        slots = self._course.ceiling.slots or limits.in_flight
+        eta = seconds_left(pending, out, self._course.times.overall(), slots)
+        if downloading > limits.downloads:  # they wait in line
+            eta = seconds_left_of_downloads(left, self._course.this_run.saved, elapsed)
         self._course.edges.observer.update(
             Snapshot(
                 total=sum(counts.values()),
@@ -246,9 +250,7 @@ class Runner:
                 spent=spend.total if spend.total or spend.known else None,
                 usd_known=spend.known,
                 elapsed=elapsed,
-                eta=seconds_left(pending, out, self._course.times.overall(), slots)
-                if scheduler.halted is None
-                else None,
+                eta=eta if scheduler.halted is None else None,
                 paused=scheduler.paused,
             )
         )

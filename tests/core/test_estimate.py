@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rsbatch.asking import ENOUGH, LearnedTimes
-from rsbatch.estimate import Estimate, learned_by, seconds_left
+from rsbatch.estimate import Estimate, learned_by, seconds_left, seconds_left_of_downloads
 
 
 def ended(kind: str = "k", seconds: float = 40.0, **ceiling: int) -> dict[str, Any]:
@@ -61,3 +61,8 @@ def test_what_is_left_of_a_run() -> None:
     assert seconds_left(0, 1, 40.0, 4) == 20
     assert seconds_left(0, 0, 40.0, 4) == 0
     assert seconds_left(1, 0, 40.0, 0) == 40
+
+
+def test_what_is_left_where_downloads_are_behind() -> None:
+    assert seconds_left_of_downloads(30, 0, 20.0) is None
+    assert seconds_left_of_downloads(30, 10, 20.0) == 60

@@ -445,6 +445,26 @@ def test_a_grace_that_ends_while_an_inline_image_is_saved(monkeypatch: pytest.Mo
     assert set(world.paid().values()) == {1}
 
 
+def test_where_downloads_are_behind_their_pace_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Saver.save
+
+    async def slowly(saver: Saver, job: Job) -> None:
+        await anyio.sleep(10)
+        await save(saver, job)
+
+    monkeypatch.setattr(Saver, "save", slowly)
+    world = World(Settings(service_time=1))
+    assert world.run(tasks(20), limits=replace(FAST, in_flight=8, downloads=1)).seconds > 200
+    behind = [s for s in world.observer.snapshots if s.downloading > 1]
+    assert {s.paused for s in behind} >= {None, "downloads are behind"}
+    assert all((s.eta is None) == (s.saved == 0) for s in behind)
+    late = [s for s in behind if s.saved >= 5]
+    assert late
+    for s in late:
+        assert s.eta is not None
+        assert s.elapsed + s.eta == pytest.approx(204, abs=40)
+
+
 def test_extension_is_what_the_bytes_are() -> None:
     world = World(Settings(service_time=5, faults={"done-other-format": 1.0}))
     world.run([task("a", output_format="png")])
