@@ -414,11 +414,17 @@ async def test_redirects_give_their_connections_back(serve, send) -> None:
     async with serve(send(b"image")) as last:
         location = f"Location: {last.url}"
         async with serve(send(b"never read" * 10_000, location, status="302 Found")) as first:
-            fetcher = HttpFetcher(guarded_transport(LOCAL))
-            with anyio.fail_after(20):
-                for _ in range(5):
-                    assert await fetcher.fetch(first.url, Download(), max_bytes=MIB) == 5
-            await fetcher.aclose()
+            answers: list[httpx.Response] = []
+            inner = guarded_transport(LOCAL)
+
+            class Noting(httpx.AsyncBaseTransport):
+                async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                    answers.append(await inner.handle_async_request(request))
+                    return answers[-1]
+
+            assert await HttpFetcher(Noting()).fetch(first.url, Download(), max_bytes=MIB) == 5
+            assert [(answer.status_code, answer.is_closed) for answer in answers] == [(302, True), (200, True)]
+            await inner.aclose()
 
 
 async def test_signed_urls_reach_no_log(serve, send, caplog: pytest.LogCaptureFixture) -> None:
