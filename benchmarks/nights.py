@@ -46,7 +46,7 @@ def run(quick: bool, tasks: int = 0) -> list[Figure]:
         first = _watched(folder, manifest, tasks, until=tasks * 3 // 5)
         killed = _lines(folder, b'"type":"saved"')
         second = _watched(folder, manifest, tasks)
-        submitted = _lines(folder, b'"type":"submitted"')
+        submitted, held = (_lines(folder, what) for what in (b'"type":"submitted"', b'"type":"in_doubt"'))
         serving = _usage(service)[1] / tasks * 1000
         paid = json.loads(_get(url + AUDIT))["totals"]["accepted"]
     points = [*first[:-1], *second]
@@ -57,7 +57,8 @@ def run(quick: bool, tasks: int = 0) -> list[Figure]:
     each = first[-1].cpu / first[-1].saved * 1000
     overall = first[-1].saved / first[-1].seconds * 60
     again = (
-        f"killed at {killed:,} saved, resumed: {submitted:,} submissions accepted for {tasks:,} tasks, {paid:,} paid"
+        f"killed at {killed:,} saved, resumed: {submitted:,} submissions accepted for {tasks:,} tasks, {paid:,} paid, "
+        f"{held} held, whose submissions were open at the kill"
     )
     return [
         Figure(
@@ -114,7 +115,10 @@ def _watched(folder: Path, manifest: Path, total: int, until: int | None = None)
                 process.send_signal(signal.SIGKILL)
                 break
         code = process.wait()
-    assert code == (-signal.SIGKILL if until is not None else 0), f"the run ended with {code}"
+    saved = _lines(folder, b'"type":"saved"')
+    held = _lines(folder, b'"type":"in_doubt"')  # which a person settles: they may be paid or not
+    assert code == (-signal.SIGKILL if until is not None else int(held > 0)), f"the run ended with {code}"
+    assert until is not None or saved + held == total, f"{saved:,} saved and {held} held of {total:,}"
     return points
 
 
