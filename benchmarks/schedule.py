@@ -44,8 +44,8 @@ def run(quick: bool) -> list[Figure]:
     pieces: list[Callable[[bool], list[Figure]]]
     pieces = [_queueing, _asking, _ceilings, _confirmed, _told_the_ceiling, _doubling]
     with ProcessPoolExecutor(2) as pool:
-        works = {piece: pool.submit(piece, quick) for piece in sorted(pieces, key=_LONG.count, reverse=True)}
-        return [figure for piece in pieces for figure in works[piece].result()]
+        works = [pool.submit(piece, quick) for piece in pieces]
+        return [figure for work in works for figure in work.result()]
 
 
 def _queueing(quick: bool) -> list[Figure]:
@@ -191,7 +191,3 @@ def _both(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:
         return " and ".join(brief(fmean(getattr(outcome, name) for outcome in side)) for side in (ours, theirs))
 
     return f"seconds: {pair('seconds')}; queries a task: {pair('queries')}; 429s a task: {pair('refused')}"
-
-
-_LONG = [_ceilings, _told_the_ceiling]
-"""What takes longest, and so begins first."""

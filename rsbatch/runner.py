@@ -234,9 +234,10 @@ class Runner:
         pending = max(0, left - out - downloading)
         limits = self._course.plan.limits
         slots = self._course.ceiling.slots or limits.in_flight
-        eta = seconds_left(pending, out, self._course.times.overall(), slots)
         if downloading > limits.downloads:  # they wait in line
             eta = seconds_left_of_downloads(left, self._course.this_run.saved, elapsed)
+        else:
+            eta = seconds_left(pending, out, self._course.times.overall(), slots)
         self._course.edges.observer.update(
             Snapshot(
                 total=sum(counts.values()),

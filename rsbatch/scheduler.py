@@ -532,7 +532,6 @@ class Scheduler:
 
     def deliver(self, job: Job) -> None:
         """The job's images can be downloaded."""
-        self._unfetched.discard(job)
         self._downloads.append(job)
 
     def begin_inline(self) -> None:

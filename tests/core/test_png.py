@@ -88,6 +88,7 @@ def test_pixels_of_one_colour_are_proved() -> None:
 
 @pytest.mark.parametrize("most", [1, 7, 258, 5000])
 def test_what_is_inflated_when_the_input_is_at_its_end_counts(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the megabyte that is inflated at a time it would take images of many MB to come there."""
     monkeypatch.setattr("rsbatch.png._PIECE_OUT", most)
     for data in (bytes([0] * 181 * HEIGHT), rows()):
         assert count_rows(png(zlib.compress(data))) == HEIGHT
