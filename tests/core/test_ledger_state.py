@@ -211,6 +211,13 @@ def test_money_that_is_none(usd: Any) -> None:
         Book().put(record)
 
 
+@pytest.mark.parametrize("job_id", ["", None, 5, [], {}])
+def test_a_job_has_a_name(job_id: Any) -> None:
+    (record,) = CAT.to(State.SUBMITTED)[-1:]
+    with pytest.raises(BadLine, match="submitted record without a usable job_id"):
+        at(State.SUBMITTING).put(replace(record, fields={**record.fields, "job_id": job_id}))
+
+
 RECORDS = [
     started(),
     CAT.renamed("dog"),

@@ -93,9 +93,13 @@ async def test_an_unknown_transfer_encoding_is_refused(
     transport: AiohttpTransport, serve: Serve, send: Callable[..., Any], encoding: str
 ) -> None:
     head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {encoding}\r\n\r\n".encode()
+    said = ""
     async with serve(send(head + b"1\r\nx\r\n0\r\n\r\n", raw=True)) as server:
-        with pytest.raises(httpx.RemoteProtocolError, match="transfer encoding"):
+        try:
             await ask(transport, server.url)
+        except httpx.RemoteProtocolError as exc:
+            said = str(exc)
+    assert "transfer encoding" in said
 
 
 async def test_who_does_not_listen_and_who_hangs_up(
