@@ -31,11 +31,7 @@ _AS_IT_IS = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks
 
 
 class AsyncFile(Protocol):
-    """A file open for writing from async code; every method raises OSError."""
-
-    async def write(self, data: memoryview, /) -> int:
-        """Hand `data` to the system; gives how many bytes of it were taken."""
-        ...
+    """A file that async code has opened; `close` raises OSError."""
 
     async def close(self) -> None:
         """Close the descriptor."""
@@ -48,11 +44,6 @@ class AsyncFile(Protocol):
 
 class FileSystem(Protocol):
     """What is asked of a disk. Names and errors are those of `os`; a descriptor belongs to who opened it."""
-
-    @property
-    def on_disk(self) -> bool:
-        """True if other libraries can open these paths, too."""
-        ...
 
     def open(self, path: StrPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         """See `os.open`."""
@@ -141,8 +132,6 @@ class FileSystem(Protocol):
 
 class RealFileSystem:
     """The system's own; see `FileSystem`. `open_async` needs asyncio."""
-
-    on_disk = True
 
     def open(self, path: StrPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         """See `os.open`."""

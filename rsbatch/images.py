@@ -14,10 +14,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rsbatch.errors import StoreError
 from rsbatch.png import count_rows
 from rsbatch.text import printable
 
@@ -66,13 +64,11 @@ class ImageInfo:
         return _MIME[self.format]
 
 
-def inspect_image(source: Path | bytes) -> ImageInfo:
+def inspect_image(data: bytes) -> ImageInfo:
     """Decode an image wholly and say what it is. Blocks, for 0.005 to 0.2 s a megabyte: call it in a thread.
 
-    Raises `BadImage` if it is none, is cut or damaged, or is too large; `StoreError` if the file cannot be
-    read.
+    Raises `BadImage` if it is none, is cut or damaged, or is too large.
     """
-    data = source if isinstance(source, bytes) else _read(source)
     format_ = sniff(data)
     if format_ is None:
         raise BadImage(_what_it_is_instead(data))
@@ -96,13 +92,6 @@ def sniff(data: bytes) -> Format | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     return None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise StoreError(f"{printable(str(path))}: {exc.strerror or exc}") from exc
 
 
 _OTHERS: tuple[tuple[re.Pattern[bytes], str], ...] = (

@@ -12,10 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import anyio.to_thread
-
 from rsbatch import __version__, sidecar
-from rsbatch.images import ImageInfo, inspect_image
+from rsbatch.images import inspect_image
 from rsbatch.ledger import records
 from rsbatch.ledger.records import timestamp
 from rsbatch.ledger.state import History
@@ -106,16 +104,9 @@ class Saver:
                 await part.write(data)
 
             size = await self._fetcher.fetch(url, sink, max_bytes=self._options.max_image_bytes)
-            await part.sync()
-        info = await self._inspect(name)
+            info = await part.sync(inspect_image)
         path = await self._choose_path(job, number, info.format)
         return SavedFile(path, size, digest.hexdigest(), info.format, info.width, info.height)
-
-    async def _inspect(self, name: str) -> ImageInfo:
-        path = self._storage.part_path(name)
-        if path is None:
-            return inspect_image(await self._storage.read_part(name))
-        return await anyio.to_thread.run_sync(inspect_image, path)
 
     async def _choose_path(self, job: Job, number: int, ext: str) -> str:
         history = job.history

@@ -277,8 +277,6 @@ class FakeFileSystem:
     write that is about to happen then (inode, offset, bytes). `count` counts all operations.
     """
 
-    on_disk = False
-
     def __init__(self, disk: Disk, *, fault: Fault | None = None) -> None:
         self.disk = disk
         self.fault = fault
@@ -624,9 +622,6 @@ class _AsyncFile:
         self._fs = fs
         self._fd = fd
         self._closed = False
-
-    async def write(self, data: memoryview, /) -> int:
-        return await self._fs.offload(lambda: self._fs.write(self._fd, data))
 
     async def close(self) -> None:
         if not self._closed:

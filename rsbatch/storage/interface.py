@@ -11,13 +11,14 @@ The order of a download (docs/architecture.md): `open_part`, `Part.write`…, `P
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rsbatch.errors import StoreError
 from rsbatch.text import printable
+
+T = TypeVar("T")
 
 PARTS = ".parts"
 """The hidden folder inside the output folder that has the parts; no path of an image may begin with it."""
@@ -44,8 +45,12 @@ class Part(Protocol):
         Raises `StoreError`.
         """
 
-    async def sync(self) -> None:
-        """Return when all that was written is on stable storage. Raises `StoreError`; never retried."""
+    async def sync(self, check: Callable[[bytes], T]) -> T:
+        """Return when all that was written is on stable storage, with what `check` says of it, which may block.
+
+        Raises `StoreError` (a sync is never retried), and what `check` raises.
+        """
+        ...
 
 
 class Storage(Protocol):
@@ -57,12 +62,6 @@ class Storage(Protocol):
         Leaving the block closes the part and keeps it, whatever happened inside; `discard_part` throws it
         away.
         """
-
-    def part_path(self, name: str) -> Path | None:
-        """Where the part is on a real disk, or None if this storage has no disk (then use `read_part`)."""
-
-    async def read_part(self, name: str) -> bytes:
-        """Give the part's bytes. Raises `StoreError`, also if there is no such part."""
 
     async def part_sha256(self, name: str) -> str | None:
         """Hash the part: 64 lower-case hex digits, None if there is no such part."""

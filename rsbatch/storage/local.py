@@ -16,21 +16,19 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 from anyio import CancelScope
 
 from rsbatch.disk import REAL, AsyncFile, FileSystem, make_folders, release, write_all
 from rsbatch.errors import StoreError
-from rsbatch.storage.interface import NOT_A_FILE, PARTS, Occupied, components, part_name
+from rsbatch.storage.interface import NOT_A_FILE, PARTS, Occupied, T, components, part_name
 from rsbatch.text import printable
-
-T = TypeVar("T")
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Never waits: a FIFO that was put in the place of an image must not hang the run.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # How file systems say that they have no hard links (FAT, exFAT, SMB, some FUSE), or not for this (folders).
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 # What is there cannot be looked at; anything else (EIO, EMFILE) says nothing about what is there.
@@ -58,24 +56,29 @@ class LocalPart:
             await self.flush()
 
     async def flush(self) -> None:
-        """Hand what is waiting to the system. Raises `StoreError`."""
-        view = memoryview(b"".join(self._taken()))
-        while view:
-            # aiofiles' thread goes on when its caller is cancelled; the file would be closed under it.
-            with _translated(self._shown), CancelScope(shield=True):
-                view = view[await self._file.write(view) :]
+        """Hand what is waiting to the system, in one hop. Raises `StoreError`."""
+        if self._waiting:
+            await self._hand_over(lambda: None)
 
-    async def sync(self) -> None:
-        """Write what is waiting and fsync, in one hop; see `Part`."""
+    async def sync(self, check: Callable[[bytes], T]) -> T:
+        """Write what is waiting, fsync and check, in one hop; see `Part`."""
 
-        def work() -> None:
+        def work() -> T:
+            self._fs.sync_file(self._file.fileno())
+            with self._fs.reader(self._fs.dup(self._file.fileno())) as file:
+                return check(file.read())
+
+        return await self._hand_over(work)
+
+    async def _hand_over(self, then: Callable[[], T]) -> T:
+        def work() -> T:
             for piece in pieces:  # to join them would cost more
                 write_all(self._fs, self._file.fileno(), piece)
-            self._fs.sync_file(self._file.fileno())
+            return then()
 
         pieces = self._taken()
         with _translated(self._shown):
-            await self._fs.offload(work)
+            return await self._fs.offload(work)
 
     def _taken(self) -> list[bytes]:
         pieces, self._waiting, self._size = self._waiting, [], 0
@@ -117,19 +120,6 @@ class LocalStorage:
                     await part.close()
             raise
         await part.close()
-
-    def part_path(self, name: str) -> Path | None:
-        """See `Storage`."""
-        part_name(name)
-        return self._root / PARTS / name if self._fs.on_disk else None
-
-    async def read_part(self, name: str) -> bytes:
-        """See `Storage`."""
-        part_name(name)
-        data = await self._run(f"{PARTS}/{name}", lambda: self._using((PARTS, name), lambda file: file.read()))
-        if data is None:
-            raise StoreError(f"{self._shown(PARTS)}: no part {printable(name)}")
-        return data
 
     async def part_sha256(self, name: str) -> str | None:
         """See `Storage`."""

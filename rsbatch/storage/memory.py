@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from anyio.lowlevel import checkpoint
 
 from rsbatch.errors import StoreError
-from rsbatch.storage.interface import NOT_A_FILE, Occupied, components, part_name
+from rsbatch.storage.interface import NOT_A_FILE, Occupied, T, components, part_name
 from rsbatch.text import printable
 
 
@@ -31,9 +30,10 @@ class MemoryPart:
         await checkpoint()
         self._data += data
 
-    async def sync(self) -> None:
-        """Nothing is more stable than memory here."""
+    async def sync(self, check: Callable[[bytes], T]) -> T:
+        """See `Part`; nothing is more stable than memory here."""
         await checkpoint()
+        return check(bytes(self._data))
 
 
 class MemoryStorage:
@@ -53,16 +53,6 @@ class MemoryStorage:
         await checkpoint()
         data = self._parts[name] = bytearray()
         yield MemoryPart(data)
-
-    def part_path(self, name: str) -> Path | None:
-        """Give None: there is no disk."""
-        part_name(name)
-        return None
-
-    async def read_part(self, name: str) -> bytes:
-        """See `Storage`."""
-        await checkpoint()
-        return bytes(self._part(name))
 
     async def part_sha256(self, name: str) -> str | None:
         """See `Storage`."""

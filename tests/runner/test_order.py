@@ -258,9 +258,10 @@ class Storing:
         async with self._inner.open_part(name) as part:
             sync = part.sync
 
-            async def noted() -> None:
-                await sync()
+            async def noted(check: Any) -> Any:
+                found = await sync(check)
                 self.steps.append(("sync", bytes(self._world.disk.data)))
+                return found
 
             part.sync = noted
             yield part

@@ -64,7 +64,7 @@ async def test_a_name_is_durable_before_the_part_goes(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path, fs)
     async with storage.open_part("k-1") as part:
         await part.write(b"image")
-        await part.sync()
+        await part.sync(len)
     await storage.publish("k-1", "sub/a.png")
     calls = fs.calls
     assert calls.index(("sync", "k-1")) < calls.index(("link", "a.png"))
