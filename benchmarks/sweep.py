@@ -106,6 +106,7 @@ class Sweep:
         self._scheduler.accepted(Job(History(order.task.id, "", 1), "", fresh=True, kind="k"), self.now)
 
     def _answer(self, job: Job, state: str) -> None:
+        self._scheduler.answered(self.now)
         if state == "DONE":
             self._scheduler.finished(job, self.now)
             self._scheduler.ended(job, self.now)

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 CONFIRM_SECONDS = 5.0
-"""A refusal far below what was held before is tried once more after this: was it the ceiling, or the rate?"""
-BURST_SECONDS = 2.0
-"""A refusal this soon after an acceptance may be of the rate as well."""
+"""A refusal below what was held before is tried again after this: was it the ceiling, the rate, or chance?"""
+CONFIRMATIONS = 2
+"""How often in a row: a fall that was none is made up for by probes alone, which are rare."""
 SETTLE_SECONDS = 5.0
 """How long after a probe went through an older end may turn up: about two queries of a job that is nearly done."""
 PROBE_FIRST = 16
@@ -80,7 +80,7 @@ class Ceiling:
         self._refused_at: int | None = None  # where one refusal has still to be confirmed
         self._before = most
         self._confirm_at = float("inf")
-        self._accepted_at = float("-inf")
+        self._doubts = 0  # refusals since then
         self._gap = PROBE_FIRST
         self._since = 0
         self._probed_at: float | None = None
@@ -149,7 +149,6 @@ class Ceiling:
         """
         self._refusals = 0
         self._since += 1
-        self._accepted_at = now
         if self._refused_at is not None and held > self._refused_at:
             self._refused_at, self._confirm_at = None, float("inf")
             self._holds = self._before
@@ -179,27 +178,38 @@ class Ceiling:
     def refused(self, held: int, now: float) -> None:
         """See `InFlightLimit`."""
         self._refusals += 1
-        self._refused_at, self._confirm_at = None, float("inf")
+        pending = self._refused_at is not None
+        self._doubts = self._doubts + 1 if pending else 1
         self._settle(now)
-        if held >= self._holds:  # a probe's end
-            self._gap = min(PROBE_MOST, self._gap * 2)
-            self._closed = True
+        if held < self._holds:
+            if not pending:
+                self._before = self._holds
+            self._fall(held)
+            self._confirm(held, now)
         else:
-            self._fall(held, now)
-            self._trial = None
+            self._closed = True
+            if pending:
+                self._confirm(held, now)
+            if self._refused_at is None:  # a probe's end, or the last confirmation
+                self._gap = min(PROBE_MOST, self._gap * 2)
         if self._trial is None:
             self._step = 0
         self._since, self._probed_at = 0, now
 
-    def _fall(self, held: int, now: float) -> None:
-        if self._refusals == 1:
-            self._before = self._holds
-            if held + 1 < self._before or now - self._accepted_at < BURST_SECONDS:
-                self._refused_at, self._confirm_at = held, now + CONFIRM_SECONDS
-            self._holds = max(1, held)
-        else:
-            self._holds = max(1, held - min(2 ** (self._refusals - 2), max(1, held // _FALL)))
+    def _fall(self, held: int) -> None:
+        self._trial = None
+        self._holds = held
+        beyond = self._refusals - CONFIRMATIONS
+        if beyond > 0:
+            self._holds -= min(2 ** (beyond - 1), max(1, held // _FALL))
             self._gap = PROBE_FIRST
+        self._holds = max(1, self._holds)
+
+    def _confirm(self, held: int, now: float) -> None:
+        """Have a refusal while `held` were out tried again, unless it was often enough."""
+        again = self._doubts <= CONFIRMATIONS
+        self._refused_at = held if again else None
+        self._confirm_at = now + CONFIRM_SECONDS if again else float("inf")
 
     def ended(self, alive_at: float, now: float) -> None:
         """See `InFlightLimit`."""

@@ -46,6 +46,8 @@ class Harvester:
             job.unknown_since = None
         if not isinstance(outcome, wire.Trouble):
             job.troubles = 0
+        if not isinstance(outcome, wire.Throttled | wire.Trouble | wire.Stop):
+            self._course.scheduler.answered(now)
         if isinstance(outcome, wire.Waiting):  # a DONE that came too early meant nothing
             job.empties = 0
         match outcome:

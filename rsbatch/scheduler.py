@@ -36,6 +36,12 @@ QUERY_SHARE = 0.8
 """How much of the rate of queries the schedule plans with; the rest evens out bursts."""
 QUERIES_SLOWEST = 2.0
 """Seconds between two queries at most where the service wants fewer: they bring in what was paid."""
+ASKED_SECONDS = 5.0
+"""How often each job may be asked for in any case: a service that wants less is waited for, refusal by refusal."""
+FILL_SECONDS = 60.0
+"""How long it may take in any case to submit `in_flight` jobs, unless refusals come REFUSED_OFTEN."""
+REFUSED_OFTEN = 2
+"""Fewer acceptances than this between two refusals are of a rate that is far too high."""
 WAITING_SECONDS = 15.0
 """How long a job that is presumed to wait is left alone, unless the end of another tells that it has begun."""
 DOWNLOADS_AHEAD = 4
@@ -49,11 +55,15 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Order:
-    """A task to submit. `refusals` counts the passing ones of this run; `expected` is the state it was judged in."""
+    """A task to submit. `refusals` counts the passing ones of this run; `expected` is the state it was judged in.
+
+    `pressed` is true where it was sent as soon after the one before as the rate allowed.
+    """
 
     task: Task
     expected: State | None = None
     refusals: int = 0
+    pressed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -217,6 +227,8 @@ class Scheduler:
         self._submit_pauses = self._query_pauses = 0
         self._hopeful_at = now
         self._line = Line()
+        self._pressed = False
+        """Whether the last submission that was refused was sent as soon as the rate allowed."""
         self._draining = False
         self._put_off: str | None = None
         self._behind = False
@@ -326,7 +338,7 @@ class Scheduler:
         at = self._submit_time()
         if at is None or at > now:
             return None
-        self._submit_gate.take(now)
+        self._ready[0].pressed = self._submit_gate.take(now)
         self._put_off = None
         self.open.submits += 1
         self.in_flight += 1
@@ -406,10 +418,11 @@ class Scheduler:
     def accepted(self, job: Job, now: float) -> None:
         """The order became `job`, durably recorded."""
         self.open.submits -= 1
-        if self._policies.in_flight.accepted(self._held, now):
-            self._submit_gate.slower()
+        if self._policies.in_flight.accepted(self._held, now) and self._pressed:
+            often = self._submit_gate.passed_since < REFUSED_OFTEN
+            self._submit_gate.slower(now, 0.0 if often else self.limits.in_flight / FILL_SECONDS)
         else:
-            self._submit_gate.faster()
+            self._submit_gate.passed(now)
         self._submit_pauses = 0
         self._hopeful_at = now
         self.in_flight -= 1  # `watch` counts the job itself
@@ -431,6 +444,7 @@ class Scheduler:
         if now >= self._submits_from:  # several that were under way together count once
             self._submit_pauses += not full
             if limit:
+                self._pressed = order.pressed
                 self._policies.in_flight.refused(self._held, now)
         wait = retry_after or (REFUSED_SECONDS if full else backoff(self._submit_pauses, self._policies.rng))
         self._submits_from = max(self._submits_from, now + wait)
@@ -459,8 +473,6 @@ class Scheduler:
         `state` is the service's word for how it goes on.
         """
         self.open.queries -= 1
-        self._query_pauses = 0
-        self._query_gate.faster()
         if after is None:
             after = self._delay(None) if job.place is None else self._goes_on(job.place, state, now)
         self._jobs.push(now + after, job)
@@ -486,12 +498,17 @@ class Scheduler:
                 self._line.wait(place)
         place.alive = place.asked
 
+    def answered(self, now: float) -> None:
+        """The service took a query, whatever it said of the job; what became of the job is told next."""
+        self._query_pauses = 0
+        self._query_gate.passed(now)
+
     def queries_throttled(self, job: Job, retry_after: float | None, now: float) -> None:
         """The service wants fewer queries."""
         self.open.queries -= 1
         if now >= self._queries_from:
             if self._query_pauses == 0:  # of several in a row the others may be of an outage, not of the rate
-                self._query_gate.slower()
+                self._query_gate.slower(now, len(self._jobs) / ASKED_SECONDS)
             self._query_pauses += 1
         wait = retry_after if retry_after else backoff(self._query_pauses, self._policies.rng)
         self._queries_from = max(self._queries_from, now + wait)

@@ -124,15 +124,15 @@ def test_a_whole_second_late_is_too_late_to_be_made_good() -> None:
 
 def test_a_gate_that_was_too_fast_slows_down_and_comes_back() -> None:
     gate = RateGate(10)
-    gate.slower()
+    gate.slower(0)
     gate.take(0)
     assert gate.opens_at() == pytest.approx(0.2)
     for _ in range(20):
-        gate.slower()
+        gate.slower(0)
     gate.take(10)
     assert gate.opens_at() == pytest.approx(40), "never slower than one in 30 seconds"
     for _ in range(400):
-        gate.faster()
+        gate.passed(20)
     gate.take(100)
     assert gate.opens_at() == pytest.approx(100.1), "and never faster than it was made"
 
@@ -140,12 +140,44 @@ def test_a_gate_that_was_too_fast_slows_down_and_comes_back() -> None:
 def test_a_gate_has_a_slowest_of_its_own() -> None:
     gate = RateGate(10, slowest=2)
     for _ in range(9):
-        gate.slower()
+        gate.slower(0)
     assert gate.per_second == 0.5
+
+
+def test_a_gate_is_not_slowed_below_what_goes_through_nor_below_what_is_needed() -> None:
+    gate = RateGate(10)
+    for number in range(600):
+        gate.passed(float(number))
+    for _ in range(9):
+        gate.slower(600)
+    assert gate.per_second == pytest.approx(1, rel=0.02), "one a second went through"
+    gate.slower(900)
+    assert gate.per_second == pytest.approx(0.5, rel=0.02), "which was long ago"
+    gate.slower(900, at_least=0.4)
+    assert gate.per_second == pytest.approx(0.4)
+    gate.slower(900, at_least=0.8)
+    assert gate.per_second == pytest.approx(0.4), "to slow down is never to speed up"
+
+
+def test_a_gate_tells_what_came_as_soon_as_it_may() -> None:
+    gate = RateGate(10)
+    assert not gate.take(0)
+    assert gate.take(0.1)
+    assert gate.take(0.29)
+    assert not gate.take(0.6)
+
+
+def test_a_gate_counts_what_went_through_since_it_was_slowed() -> None:
+    gate = RateGate(10)
+    for _ in range(3):
+        gate.passed(0)
+    assert gate.passed_since == 3
+    gate.slower(0)
+    assert gate.passed_since == 0
 
 
 def test_a_gate_of_less_than_one_in_thirty_seconds_stays_as_it_is() -> None:
     gate = RateGate(0.01)
-    gate.slower()
+    gate.slower(0)
     gate.take(0)
     assert gate.opens_at() == 100

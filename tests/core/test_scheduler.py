@@ -17,10 +17,13 @@ from rsbatch.ledger.state import History
 from rsbatch.model import Limits
 from rsbatch.retry import UNAVAILABLE_SECONDS
 from rsbatch.scheduler import (
+    ASKED_SECONDS,
     COVERED_PRICE,
     DOWNLOADS_AHEAD,
+    FILL_SECONDS,
     LAST_PRICE,
     QUERY_SHARE,
+    REFUSED_OFTEN,
     REFUSED_SECONDS,
     SLOT_PRICE,
     WAITING_SECONDS,
@@ -475,16 +478,45 @@ def test_the_last_jobs_are_asked_for_more_often() -> None:
     assert names(notes, "delay")[-1][3] == LAST_PRICE
 
 
-def test_a_refusal_of_the_rate_slows_submissions_down() -> None:
+@pytest.mark.parametrize(("second", "opens_at"), [(0.1, 6.15), (0.9, 6.05)])
+def test_a_refusal_of_the_rate_slows_submissions_down(second: float, opens_at: float) -> None:
     notes = Notes(of_rate=True)
-    one = Scheduler(Limits(submits_per_second=10), Policies(notes, notes, 8, 8, Random(1)), 0)
-    for _ in range(3):
+    one = Scheduler(Limits(submits_per_second=10), Policies(notes, notes, 8, 0, Random(1)), 0)
+    for _ in range(4):
         one.offer(order())
     submit(one, 0)
     one.accepted(job(), 0)
-    submit(one, 0.5)
-    assert one.next(0.6) == Idle(pytest.approx(0.65)), "0.2 s apart, less what a late timer may make good"
-    submit(one, 0.7)
+    one.throttled(submit(one, second), "full", 1, 1, limit=True)
+    submit(one, 5)
+    one.accepted(job(), 5)
+    submit(one, 6)
+    why = "0.2 s apart, less what a late timer may make good, but only if it came 0.1 s after the one before"
+    assert one.next(6) == Idle(pytest.approx(opens_at)), why
+
+
+@pytest.mark.parametrize(("accepted", "rate"), [(REFUSED_OFTEN - 1, 1 / 30), (REFUSED_OFTEN, 600 / FILL_SECONDS)])
+def test_now_and_then_a_refusal_does_not_slow_submissions_below_what_fills_the_slots(
+    accepted: int, rate: float
+) -> None:
+    notes = Notes()
+    one = Scheduler(Limits(in_flight=600, submits_per_second=100), Policies(notes, notes, 8, 0, Random(1)), 0)
+    now = 0.0
+    for _ in range(20):
+        notes.of_rate = False
+        for _ in range(accepted):
+            one.offer(order())
+            submit(one, now)
+            one.accepted(job(), now)
+            now += 30
+        one.offer(order())
+        one._submit_gate.take(now)
+        one.throttled(submit(one, now + 1 / one._submit_gate.per_second), "full", 1, now, limit=True)
+        notes.of_rate = True
+        now += 60
+        submit(one, now)
+        one.accepted(job(), now)
+        now += 60
+    assert one._submit_gate.per_second == pytest.approx(rate, rel=0.1)
 
 
 def test_a_refusal_while_jobs_are_out_waits_for_their_end_not_for_ever_longer() -> None:
@@ -544,6 +576,7 @@ def test_throttled_queries_back_off_and_an_answer_ends_that() -> None:
         now = idle.until
     assert all(2**n / 2 <= wait <= 2**n for n, wait in enumerate(waits))
     assert one.next(now) == StartQuery(it)
+    one.answered(now)
     one.asked(it, now, after=0.01)
     now += 0.01
     assert one.next(now) == StartQuery(it)
@@ -568,6 +601,24 @@ def test_queries_that_are_throttled_together_count_once() -> None:
     assert idle.until <= 0.1 + 1
 
 
+def test_each_job_is_asked_for_now_and_then_whatever_is_refused() -> None:
+    one = scheduler()
+    for _ in range(30):
+        one.watch(job(), 0)
+    now = 0.0
+    for _ in range(12):
+        step = one.next(now)
+        assert isinstance(step, StartQuery)
+        one.queries_throttled(step.job, 1, now)
+        now += 1
+        step = one.next(now)
+        assert isinstance(step, StartQuery)
+        one.answered(now)
+        one.asked(step.job, now, after=0)
+        now += 1
+    assert one._query_gate.per_second == pytest.approx(30 / ASKED_SECONDS, rel=0.05)
+
+
 def test_a_service_that_wants_fewer_queries_gets_fewer_for_a_while() -> None:
     notes = Notes()
     one = Scheduler(Limits(queries_per_second=10), Policies(notes, notes, 8, 8, Random(1)), 0)
@@ -579,11 +630,13 @@ def test_a_service_that_wants_fewer_queries_gets_fewer_for_a_while() -> None:
         one.queries_throttled(it, 5, now)
         now += 5
     assert one.next(now) == StartQuery(it)
+    one.answered(now)
     one.asked(it, now)
     assert names(notes, "delay")[-1][4] == pytest.approx(QUERY_SHARE * 5 / 0.98)
     for _ in range(40):
         now += 1
         assert one.next(now) == StartQuery(it)
+        one.answered(now)
         one.asked(it, now)
     assert names(notes, "delay")[-1][4] == pytest.approx(QUERY_SHARE * 10)
 
