@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -35,6 +36,8 @@ from rsbatch.model import Limits
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "slots.svg"
 UNKNOWN = Limits(in_flight=64)
 """What a user sets who does not know the ceiling."""
+QUOTA = 20
+"""Submissions a minute of a small account: fewer than 32 slots could take."""
 MEAN = 48.0
 """Seconds that a job of LOGNORMAL takes on average."""
 
@@ -42,7 +45,7 @@ MEAN = 48.0
 def run(quick: bool) -> list[Figure]:
     """All figures of scheduling; on two cores, as nothing here depends on how fast it is worked out."""
     pieces: list[Callable[[bool], list[Figure]]]
-    pieces = [_queueing, _asking, _ceilings, _confirmed, _told_the_ceiling, _doubling]
+    pieces = [_queueing, _asking, _ceilings, _confirmed, _told_the_ceiling, _doubling, _by_chance]
     with ProcessPoolExecutor(2) as pool:
         works = [pool.submit(piece, quick) for piece in pieces]
         return [figure for work in works for figure in work.result()]
@@ -182,6 +185,26 @@ def _doubling(quick: bool) -> list[Figure]:
         PICTURE.write_text(slots_in_use(lines), encoding="utf-8")
     name = "makespan ÷ the usual script's, ceiling 16 that doubles, unknown to us, the script told 16"
     return [Figure(name, 0.95, [free.seconds / fixed.seconds], note=_both([free], [fixed]))]
+
+
+def _by_chance(quick: bool) -> list[Figure]:
+    """Refusals that no ceiling is the reason of: where they come by chance, and where submissions are of a quota."""
+    count, seeds = (60, 1) if quick else (300, 3)
+    figures = []
+    for slots in (8, 32):
+        plain = [Case(count, slots, queueing=False, seed=seed) for seed in range(seeds)]
+        best = [run_case(case, UNKNOWN) for case in plain]
+        done = [run_case(replace(case, chance=0.1), UNKNOWN) for case in plain]
+        ratios = [ours.seconds / without.seconds for ours, without in zip(done, best, strict=True)]
+        note = f"seconds: {brief(done[0].seconds)} and {brief(best[0].seconds)}"
+        name = f"makespan where one request in ten is refused by chance ÷ where none is, ceiling {slots}"
+        figures.append(Figure(name, 1.2, ratios, note=note))
+    cases = [Case(count, 32, queueing=False, seed=seed, per_minute=QUOTA) for seed in range(seeds)]
+    done = [run_case(case, UNKNOWN) for case in cases]
+    least = (count - 1) // QUOTA * 60
+    name = f"makespan on an account of {QUOTA} submissions a minute ÷ the least for the last submission"
+    note = f"seconds: {brief(done[0].seconds)} and {brief(least)}, after which the last job takes its time"
+    return [*figures, Figure(name, 1.2, [ours.seconds / least for ours in done], note=note)]
 
 
 def _both(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:

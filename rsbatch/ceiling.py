@@ -15,14 +15,19 @@ from typing import Any, Protocol
 
 CONFIRM_SECONDS = 5.0
 """A refusal below what was held before is tried again after this: was it the ceiling, the rate, or chance?"""
-CONFIRMATIONS = 2
-"""How often in a row: a fall that was none is made up for by probes alone, which are rare."""
+_SURE = 2
+"""And once more, for a fall that was none is made up for by probes alone, which are rare; what is refused then, too, is
+taken for a ceiling, or for one that falls further."""
+CONFIRM_WITHIN = 75.0
+"""Far below what was held before, it is tried for so long, later each time: many quotas are of a minute."""
+_RELAPSE = 3
+"""Refused again after fewer acceptances, it was the ceiling all the same: a job had just ended."""
 SETTLE_SECONDS = 5.0
 """How long after a probe went through an older end may turn up: about two queries of a job that is nearly done."""
 PROBE_FIRST = 16
-PROBE_MOST = 44
+PROBE_MOST = 48
 """Submissions between two probes of a higher ceiling, the first time and at most: what probes cost in 429s is
-bounded by what gets done meanwhile, 1/44 of it, however many slots and whatever a job takes."""
+bounded by what gets done meanwhile, 1/48 of it, however many slots and whatever a job takes."""
 PROBE_SECONDS = 1800.0
 """A probe is due after this all the same, where jobs take long and slots are few."""
 _FALL = 8
@@ -80,7 +85,10 @@ class Ceiling:
         self._refused_at: int | None = None  # where one refusal has still to be confirmed
         self._before = most
         self._confirm_at = float("inf")
-        self._doubts = 0  # refusals since then
+        self._doubts = 0  # refusals since the first of those
+        self._doubted_at = 0.0
+        self._restored = _RELAPSE  # acceptances since a refusal turned out to be none of the ceiling
+        self._relapsed = False
         self._gap = PROBE_FIRST
         self._since = 0
         self._probed_at: float | None = None
@@ -149,10 +157,14 @@ class Ceiling:
         """
         self._refusals = 0
         self._since += 1
+        self._restored += 1
         if self._refused_at is not None and held > self._refused_at:
             self._refused_at, self._confirm_at = None, float("inf")
             self._holds = self._before
+            self._restored = 0
             return True
+        if self._refused_at is not None:  # it takes some again: soon it shows how many
+            self._confirm_at = min(self._confirm_at, now + CONFIRM_SECONDS * self._doubts)
         self._settle(now)
         if held > self._holds:
             self._tried(held, now)
@@ -179,7 +191,10 @@ class Ceiling:
         """See `InFlightLimit`."""
         self._refusals += 1
         pending = self._refused_at is not None
-        self._doubts = self._doubts + 1 if pending else 1
+        if not pending:
+            self._doubts, self._doubted_at = 0, now
+            self._relapsed = self._restored < _RELAPSE
+        self._doubts += 1
         self._settle(now)
         if held < self._holds:
             if not pending:
@@ -199,7 +214,7 @@ class Ceiling:
     def _fall(self, held: int) -> None:
         self._trial = None
         self._holds = held
-        beyond = self._refusals - CONFIRMATIONS
+        beyond = self._refusals - _SURE
         if beyond > 0:
             self._holds -= min(2 ** (beyond - 1), max(1, held // _FALL))
             self._gap = PROBE_FIRST
@@ -207,9 +222,11 @@ class Ceiling:
 
     def _confirm(self, held: int, now: float) -> None:
         """Have a refusal while `held` were out tried again, unless it was often enough."""
-        again = self._doubts <= CONFIRMATIONS
+        at = now + CONFIRM_SECONDS * 2.0 ** min(self._doubts - 1, 3)
+        far = self._before - held > max(1, self._before // _FALL)
+        again = self._doubts <= _SURE or (far and not self._relapsed and at <= self._doubted_at + CONFIRM_WITHIN)
         self._refused_at = held if again else None
-        self._confirm_at = now + CONFIRM_SECONDS if again else float("inf")
+        self._confirm_at = at if again else float("inf")
 
     def ended(self, alive_at: float, now: float) -> None:
         """See `InFlightLimit`."""

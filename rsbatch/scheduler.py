@@ -39,7 +39,8 @@ QUERIES_SLOWEST = 2.0
 ASKED_SECONDS = 5.0
 """How often each job may be asked for in any case: a service that wants less is waited for, refusal by refusal."""
 FILL_SECONDS = 60.0
-"""How long it may take in any case to submit `in_flight` jobs, unless refusals come REFUSED_OFTEN."""
+"""How long it may take in any case to submit `in_flight` jobs, or FEWEST of them where refusals come REFUSED_OFTEN."""
+FEWEST = 8
 REFUSED_OFTEN = 2
 """Fewer acceptances than this between two refusals are of a rate that is far too high."""
 WAITING_SECONDS = 15.0
@@ -420,7 +421,8 @@ class Scheduler:
         self.open.submits -= 1
         if self._policies.in_flight.accepted(self._held, now) and self._pressed:
             often = self._submit_gate.passed_since < REFUSED_OFTEN
-            self._submit_gate.slower(now, 0.0 if often else self.limits.in_flight / FILL_SECONDS)
+            most = self.limits.in_flight
+            self._submit_gate.slower(now, (min(most, FEWEST) if often else most) / FILL_SECONDS)
         else:
             self._submit_gate.passed(now)
         self._submit_pauses = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from rsbatch.ceiling import (
     CONFIRM_SECONDS,
-    CONFIRMATIONS,
+    CONFIRM_WITHIN,
     PROBE_FIRST,
     PROBE_MOST,
     PROBE_SECONDS,
@@ -20,14 +21,16 @@ from rsbatch.ceiling import (
 )
 
 NOW, NEVER = float("-inf"), float("inf")
+CONFIRMED = (0, 5, 15, 35, 75)
+"""Seconds after which a refusal is tried again."""
 
 
 def found(holds: int = 8, most: int = 64, now: float = 0.0) -> Ceiling:
     """A limit that has found a ceiling and confirmed it."""
     limit = Ceiling(most)
-    for confirmed in range(1 + CONFIRMATIONS):
-        limit.refused(holds, now + confirmed * CONFIRM_SECONDS)
-    limit.accepted(holds, now + CONFIRMATIONS * CONFIRM_SECONDS)
+    for after in CONFIRMED:
+        limit.refused(holds, now + after)
+    limit.accepted(holds, now + CONFIRMED[-1])
     assert limit.holds == holds
     return limit
 
@@ -48,11 +51,11 @@ def test_a_refusal_at_8_says_that_the_ceiling_is_8_and_is_confirmed() -> None:
     limit.refused(8, 100)
     assert (limit.holds, limit.slots) == (8, 8)
     assert (limit.opens_at(7), limit.opens_at(8), limit.opens_at(9)) == (NOW, 100 + CONFIRM_SECONDS, None)
-    limit.refused(8, 105)
-    assert limit.opens_at(8) == 105 + CONFIRM_SECONDS
-    limit.refused(8, 110)
-    assert limit.holds == 8
-    assert limit.opens_at(8) == 110 + PROBE_SECONDS
+    for after, then in pairwise(CONFIRMED[1:]):
+        limit.refused(8, 100 + after)
+        assert (limit.holds, limit.opens_at(8)) == (8, 100 + then)
+    limit.refused(8, 100 + CONFIRM_WITHIN)
+    assert limit.opens_at(8) == 100 + CONFIRM_WITHIN + PROBE_SECONDS
 
 
 def test_a_refusal_of_what_then_goes_through_was_of_the_rate() -> None:
@@ -64,24 +67,56 @@ def test_a_refusal_of_what_then_goes_through_was_of_the_rate() -> None:
     assert not limit.accepted(10, 106)
 
 
-@pytest.mark.parametrize("refusals", range(1, 1 + CONFIRMATIONS))
+@pytest.mark.parametrize("refusals", [1, 2])
 def test_refusals_by_chance_leave_the_ceiling_where_it_was(refusals: int) -> None:
     limit = found(8)
-    for number in range(refusals):
-        limit.refused(7, 200 + 5 * number)
-        assert (limit.holds, limit.opens_at(7)) == (7, 205 + 5 * number)
+    for after, then in list(pairwise(CONFIRMED))[:refusals]:
+        limit.refused(7, 200 + after)
+        assert (limit.holds, limit.opens_at(7)) == (7, 200 + then)
     assert not limit.accepted(7, 215), "one of the seven had ended: that tells nothing"
     assert limit.accepted(8, 216)
     assert limit.holds == 8
 
 
-def test_ends_in_between_do_not_make_a_ceiling_that_fell_confirmed_for_ever() -> None:
+def test_a_ceiling_that_fell_by_one_is_confirmed_twice() -> None:
     limit = found(8)
-    for at in (200, 205, 210):
+    for at in (200, 205, 215):
         limit.refused(7, at)
         limit.accepted(7, at + 1)
     assert limit.holds == 7
-    assert limit.opens_at(7) == 210 + PROBE_SECONDS
+    assert limit.opens_at(7) == 215 + PROBE_SECONDS
+
+
+def test_a_quota_of_a_minute_is_no_ceiling() -> None:
+    limit = Ceiling(64)
+    for held, at in ((20, 0), (19, 4), (18, 9), (16, 30)):
+        limit.refused(held, at)
+    assert limit.holds < 20
+    assert limit.accepted(17, 61)
+    assert limit.holds == 64
+
+
+@pytest.mark.parametrize(("accepted", "tries"), [(2, 2), (3, 4)])
+def test_what_is_refused_again_at_once_was_the_ceiling_all_the_same(accepted: int, tries: int) -> None:
+    limit = Ceiling(64)
+    limit.refused(32, 0)
+    assert limit.accepted(33, 5), "a job had ended, but nobody knew"
+    for _ in range(accepted):
+        limit.accepted(33, 6)
+    at, seen = 7.0, 0
+    limit.refused(32, at)
+    while (then := limit.opens_at(32)) is not None and then < at + 100:
+        at, seen = then, seen + 1
+        limit.refused(32, at)
+    assert seen == tries
+
+
+def test_what_is_accepted_while_a_refusal_is_tried_again_brings_that_on() -> None:
+    limit = Ceiling(64)
+    for after in CONFIRMED[:3]:
+        limit.refused(8, after)
+    limit.accepted(8, 16)
+    assert limit.opens_at(8) == 16 + 3 * CONFIRM_SECONDS
 
 
 def test_a_falling_ceiling_is_followed_in_growing_steps() -> None:
@@ -297,7 +332,7 @@ def service(limit: Ceiling, ceilings: Iterator[int], rounds: int) -> tuple[int, 
 def test_a_steady_ceiling_is_reached_kept_and_costs_few_refusals(ceiling: int, most: int) -> None:
     accepted, refused, history = service(Ceiling(most), iter([ceiling]), 500)
     assert set(history[3:]) == {min(ceiling, most)}
-    assert refused <= 5 + accepted / PROBE_MOST
+    assert refused <= 7 + accepted / PROBE_MOST
 
 
 @given(st.integers(2, 40), st.integers(2, 40))

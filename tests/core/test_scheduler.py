@@ -20,6 +20,7 @@ from rsbatch.scheduler import (
     ASKED_SECONDS,
     COVERED_PRICE,
     DOWNLOADS_AHEAD,
+    FEWEST,
     FILL_SECONDS,
     LAST_PRICE,
     QUERY_SHARE,
@@ -494,7 +495,9 @@ def test_a_refusal_of_the_rate_slows_submissions_down(second: float, opens_at: f
     assert one.next(6) == Idle(pytest.approx(opens_at)), why
 
 
-@pytest.mark.parametrize(("accepted", "rate"), [(REFUSED_OFTEN - 1, 1 / 30), (REFUSED_OFTEN, 600 / FILL_SECONDS)])
+@pytest.mark.parametrize(
+    ("accepted", "rate"), [(REFUSED_OFTEN - 1, FEWEST / FILL_SECONDS), (REFUSED_OFTEN, 600 / FILL_SECONDS)]
+)
 def test_now_and_then_a_refusal_does_not_slow_submissions_below_what_fills_the_slots(
     accepted: int, rate: float
 ) -> None:
