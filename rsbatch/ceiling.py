@@ -126,7 +126,9 @@ class Ceiling:
     def as_json(self) -> dict[str, Any]:
         """Give what a later run may start from."""
         untried = self._earlier if self._earlier is not None and self._earlier >= self._most else None
-        return {"holds": self._holds if self._holds < self._most else untried, "runs": self._runs}
+        doubted = self._refused_at is not None and self._before < self._most
+        holds = self._before if doubted else self._holds
+        return {"holds": holds if holds < self._most else untried, "runs": self._runs}
 
     # what may be done
 

@@ -264,6 +264,12 @@ def test_a_run_starts_from_what_an_earlier_one_learned() -> None:
     assert again.opens_at(8) == NOW
 
 
+def test_a_refusal_at_the_end_of_a_run_does_not_lower_what_the_next_one_starts_from() -> None:
+    limit = found(8)
+    limit.refused(3, 200)
+    assert (limit.holds, limit.as_json()) == (3, {"holds": 8, "runs": None})
+
+
 def test_a_run_with_a_lower_limit_does_not_make_the_ceiling_forgotten() -> None:
     assert Ceiling(4, {"holds": 8, "runs": None}).as_json() == {"holds": 8, "runs": None}
     assert Ceiling(64, {"holds": 8}).slots == 8
