@@ -145,10 +145,11 @@ class Ceiling:
         return self._probe_time() if held == self._holds else None
 
     def _probe_time(self) -> float:
+        if self._refused_at is not None:
+            return self._confirm_at
         if self._since >= self._gap:
             return float("-inf")
-        late = float("inf") if self._probed_at is None else self._probed_at + PROBE_SECONDS
-        return min(self._confirm_at, late)
+        return float("inf") if self._probed_at is None else self._probed_at + PROBE_SECONDS
 
     # what happened
 
@@ -211,7 +212,8 @@ class Ceiling:
                 self._gap = min(PROBE_MOST, self._gap * 2)
         if self._trial is None:
             self._step = 0
-        self._since, self._probed_at = 0, now
+        if self._refused_at is None:  # refusals by chance must not keep the next probe off
+            self._since, self._probed_at = 0, now
 
     def _fall(self, held: int) -> None:
         self._trial = None
@@ -226,7 +228,7 @@ class Ceiling:
         """Have a refusal while `held` were out tried again, unless it was often enough."""
         at = now + CONFIRM_SECONDS * 2.0 ** min(self._doubts - 1, 3)
         far = self._before - held > max(1, self._before // _FALL)
-        again = self._doubts <= _SURE or (far and not self._relapsed and at <= self._doubted_at + CONFIRM_WITHIN)
+        again = self._doubts <= _SURE + far or (far and not self._relapsed and at <= self._doubted_at + CONFIRM_WITHIN)
         self._refused_at = held if again else None
         self._confirm_at = at if again else float("inf")
 

@@ -67,6 +67,14 @@ def test_a_refusal_of_what_then_goes_through_was_of_the_rate() -> None:
     assert not limit.accepted(10, 106)
 
 
+def test_refusals_by_chance_do_not_keep_the_next_probe_off() -> None:
+    limit = found(8)
+    for _ in range(PROBE_MOST):
+        limit.refused(7, 200)
+        assert limit.accepted(8, 205)
+    assert limit.opens_at(8) == NOW
+
+
 @pytest.mark.parametrize("refusals", [1, 2])
 def test_refusals_by_chance_leave_the_ceiling_where_it_was(refusals: int) -> None:
     limit = found(8)
@@ -96,7 +104,7 @@ def test_a_quota_of_a_minute_is_no_ceiling() -> None:
     assert limit.holds == 64
 
 
-@pytest.mark.parametrize(("accepted", "tries"), [(2, 2), (3, 4)])
+@pytest.mark.parametrize(("accepted", "tries"), [(2, 3), (3, 4)])
 def test_what_is_refused_again_at_once_was_the_ceiling_all_the_same(accepted: int, tries: int) -> None:
     limit = Ceiling(64)
     limit.refused(32, 0)
