@@ -61,6 +61,10 @@ class FileSystem(Protocol):
         """Read from the start of an open file, whose descriptor is closed with the reader, or if this fails."""
         ...
 
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """See `os.pread`."""
+        ...
+
     def write(self, fd: int, data: memoryview) -> int:
         """See `os.write`."""
         ...
@@ -155,6 +159,10 @@ class RealFileSystem:
         if file.seekable():  # a pipe has no start
             file.seek(0)
         return file
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """See `os.pread`."""
+        return os.pread(fd, size, offset)
 
     def write(self, fd: int, data: memoryview) -> int:
         """See `os.write`."""

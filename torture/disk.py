@@ -412,6 +412,10 @@ class FakeFileSystem:
             raise
         return _Reader(data, self, fd)
 
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        self._op("read")
+        return self._file(self._get(fd).number).data[offset : offset + size]
+
     def write(self, fd: int, data: memoryview) -> int:
         short = False
         self._op("write")

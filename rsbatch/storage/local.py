@@ -64,9 +64,9 @@ class LocalPart:
         """Write what is waiting, fsync and check, in one hop; see `Part`."""
 
         def work() -> T:
-            self._fs.sync_file(self._file.fileno())
-            with self._fs.reader(self._fs.dup(self._file.fileno())) as file:
-                return check(file.read())
+            fd = self._file.fileno()
+            self._fs.sync_file(fd)
+            return check(self._fs.pread(fd, self._fs.fstat(fd).st_size, 0))
 
         return await self._hand_over(work)
 
@@ -260,16 +260,25 @@ class LocalStorage:
 
         Raises `FileNotFoundError` if it is not there and `make` is false.
         """
-        if make:
+        try:
+            here = self._fs.open(self._root, _FOLDER)
+        except FileNotFoundError:
+            if not make:
+                raise
             make_folders(self._fs, self._root)
-        here = self._fs.open(self._root, _FOLDER)
+            here = self._fs.open(self._root, _FOLDER)
         try:
             for depth, name in enumerate(place, start=1):
-                new = make and self._make_folder(here, name)
-                if make and (new or tuple(place[:depth]) not in self._durable):
-                    self._fs.sync_folder(here)
-                    self._durable.add(tuple(place[:depth]))
-                below = self._open_folder(here, name)
+                if make and (known := tuple(place[:depth])) not in self._durable:
+                    self._make_folder(here, name)
+                    self._durable.add(known)
+                try:
+                    below = self._open_folder(here, name)
+                except FileNotFoundError:  # somebody took it away
+                    if not make:
+                        raise
+                    self._make_folder(here, name)
+                    below = self._open_folder(here, name)
                 release(self._fs, here)
                 here = below
             yield here
@@ -278,9 +287,11 @@ class LocalStorage:
 
     def _create_part(self, name: str) -> int:
         with self._folder((PARTS,), make=True) as parts:
-            with suppress(FileNotFoundError):
+            try:
+                return self._fs.open(name, _CREATE, 0o666, dir_fd=parts)
+            except FileExistsError:  # of a run that was killed
                 self._fs.unlink(name, dir_fd=parts)
-            return self._fs.open(name, _CREATE, 0o666, dir_fd=parts)
+                return self._fs.open(name, _CREATE, 0o666, dir_fd=parts)
 
     def _list_parts(self) -> list[str]:
         try:
@@ -365,13 +376,12 @@ class LocalStorage:
         self._fs.sync_folder(folder)
         self._fs.unlink(source, dir_fd=source_folder)
 
-    def _make_folder(self, parent: int, name: str) -> bool:
-        try:
+    def _make_folder(self, parent: int, name: str) -> None:
+        """Make a folder where none is, and its name durable."""
+        with suppress(FileExistsError):
             # Parts are nobody else's business; what is published has the mode that the umask gives.
             self._fs.mkdir(name, 0o700 if name == PARTS else 0o777, dir_fd=parent)
-        except FileExistsError:
-            return False
-        return True
+        self._fs.sync_folder(parent)
 
     def _open_folder(self, parent: int, name: str) -> int:
         try:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import anyio
 import anyio.lowlevel
@@ -256,8 +255,7 @@ async def test_a_part_is_closed_once_though_its_download_is_given_up_meanwhile(r
 
 async def test_a_part_that_cannot_be_read_back_is_the_folders_failure(root: Path) -> None:
     class Worn(RealFileSystem):
-        def reader(self, fd: int) -> BinaryIO:
-            os.close(fd)
+        def pread(self, fd: int, size: int, offset: int) -> bytes:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with pytest.raises(StoreError, match=r"\.parts/k: Input/output error"):
