@@ -75,6 +75,18 @@ async def test_a_name_is_durable_before_the_part_goes(tmp_path: Path) -> None:
 
 
 @needs_proc
+async def test_a_folder_that_was_taken_away_is_made_again_and_synced(tmp_path: Path) -> None:
+    fs = Noting()
+    storage = LocalStorage(tmp_path / "out", fs)
+    await storage.write_atomic("sub/a.json", b"{}")
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    fs.calls.clear()
+    await storage.write_atomic("sub/b.json", b"{}")
+    assert (tmp_path / "out/sub/b.json").exists()
+    assert fs.calls[fs.calls.index(("mkdir", "sub")) :][1] == ("sync", "out")
+
+
+@needs_proc
 async def test_a_sidecar_is_durable_before_it_has_its_name(tmp_path: Path) -> None:
     fs = Noting()
     await LocalStorage(tmp_path, fs).write_atomic("a.png.json", b"{}")
