@@ -78,6 +78,10 @@ class QuerySchedule(Protocol):
         """Take in that a job of class `kind` took more than `low` and at most `high` seconds."""
         ...
 
+    def overall(self) -> float | None:
+        """Seconds that a job takes on average, each class as often as it was seen; None if nothing is known."""
+        ...
+
 
 class FixedInterval:
     """Asks every `seconds`."""
@@ -91,6 +95,10 @@ class FixedInterval:
 
     def ended(self, kind: str, low: float, high: float) -> None:
         """Learn nothing."""
+
+    def overall(self) -> float | None:
+        """Nothing is known."""
+        return None
 
 
 class LearnedTimes:
@@ -125,7 +133,7 @@ class LearnedTimes:
         return self._of(kind).longest
 
     def overall(self) -> float | None:
-        """Seconds that a job takes on average, each class as often as it was seen; None if nothing has been."""
+        """See `QuerySchedule`."""
         total = sum(d.count for d in self._classes.values())
         return sum(d.mean * d.count for d in self._classes.values()) / total if total else None
 

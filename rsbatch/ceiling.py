@@ -11,17 +11,22 @@ through because a job had just ended; only if no such job turns up soon after do
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 CONFIRM_SECONDS = 5.0
 """A refusal below what was held before is tried again after this: was it the ceiling, the rate, or chance?"""
 _SURE = 2
-"""And once more, for a fall that was none is made up for by probes alone, which are rare; what is refused then, too, is
-taken for a ceiling, or for one that falls further."""
+"""Refused so often, and once more where it is far below what was held before, it is the ceiling. (Once only would do,
+but what is given up by mistake comes back by probes, which are rare.)"""
 CONFIRM_WITHIN = 75.0
 """Far below what was held before, it is tried for so long, later each time: many quotas are of a minute."""
 _RELAPSE = 3
 """Refused again after fewer acceptances, it was the ceiling all the same: a job had just ended."""
+LONG_PAUSE = 30.0
+"""Seconds. Where the service wants no more for longer, a refusal is tried again once only."""
+PAUSE_SHARE = 30.0
+"""And the next probe comes so many times later: what probes cost in time is bounded by that, too."""
 SETTLE_SECONDS = 5.0
 """How long after a probe went through an older end may turn up: about two queries of a job that is nearly done."""
 PROBE_FIRST = 16
@@ -56,11 +61,17 @@ class InFlightLimit(Protocol):
         ...
 
     def accepted(self, held: int, now: float) -> bool:
-        """Take in that one was accepted and `held` are out now; True if an earlier refusal was thus of the rate."""
+        """Take in that one was accepted and `held` are out now; True if an earlier refusal was of no ceiling.
+
+        It was then of the rate, or came by chance.
+        """
         ...
 
-    def refused(self, held: int, now: float) -> None:
-        """Take in that one was refused for the service's rate or concurrency while `held` others were out."""
+    def refused(self, held: int, now: float, pause: float = 0.0) -> None:
+        """Take in that one was refused for the service's rate or concurrency while `held` others were out.
+
+        `pause` is for how long the service wants no more, in seconds.
+        """
         ...
 
     def ended(self, alive_at: float, now: float) -> None:
@@ -70,6 +81,31 @@ class InFlightLimit(Protocol):
     def seen(self, *, waiting: bool, rank: int, running: int) -> None:
         """Take in the state of the `rank`-th oldest job out, while `running` others were last seen to run."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """Refusals of what went through before, the last while `held` were out: is that the ceiling, or something else.
+
+    They are `below` what was held before, and came first at `since`; `relapsed` where they had just been over.
+    """
+
+    held: int
+    below: int
+    since: float
+    relapsed: bool
+    refusals: int = 1
+    pause: float = 0.0
+
+    def next_try(self, now: float) -> float | None:
+        """When to try again, None if it is the ceiling."""
+        at = now + CONFIRM_SECONDS * 2.0 ** min(self.refusals - 1, 3)
+        far = self.below - self.held > max(1, self.below // _FALL)
+        if self.pause > LONG_PAUSE:
+            return at if self.refusals == 1 else None
+        if self.refusals <= _SURE + far:
+            return at
+        return at if far and not self.relapsed and at <= self.since + CONFIRM_WITHIN else None
 
 
 class Ceiling:
@@ -82,16 +118,16 @@ class Ceiling:
         self._holds = min(most, self._earlier or most)
         self._runs = _count(learned.get("runs"))
         self._refusals = 0  # in a row
-        self._refused_at: int | None = None  # where one refusal has still to be confirmed
-        self._before = most
-        self._confirm_at = float("inf")
-        self._doubts = 0  # refusals since the first of those
-        self._doubted_at = 0.0
+        self._doubt: _Doubt | None = None  # whether a refusal was of the ceiling
+        self._try_at = float("inf")  # and when that is tried
+        self._before = self._holds
+        self._shown = True  # whether anything went through since it fell from there
+        self._fell_at = 0  # how many were out then
         self._restored = _RELAPSE  # acceptances since a refusal turned out to be none of the ceiling
-        self._relapsed = False
         self._gap = PROBE_FIRST
         self._since = 0
         self._probed_at: float | None = None
+        self._probe_from = float("-inf")
         self._step = 0
         self._trial: float | None = None
         self._trial_held = 0
@@ -126,8 +162,7 @@ class Ceiling:
     def as_json(self) -> dict[str, Any]:
         """Give what a later run may start from."""
         untried = self._earlier if self._earlier is not None and self._earlier >= self._most else None
-        doubted = self._refused_at is not None and self._before < self._most
-        holds = self._before if doubted else self._holds
+        holds = self._before if self._doubt is not None or self._outage else self._holds
         return {"holds": holds if holds < self._most else untried, "runs": self._runs}
 
     # what may be done
@@ -145,29 +180,37 @@ class Ceiling:
         return self._probe_time() if held == self._holds else None
 
     def _probe_time(self) -> float:
-        if self._refused_at is not None:
-            return self._confirm_at
+        if self._doubt is not None:
+            return self._try_at
         if self._since >= self._gap:
-            return float("-inf")
-        return float("inf") if self._probed_at is None else self._probed_at + PROBE_SECONDS
+            return self._probe_from
+        return float("inf") if self._probed_at is None else max(self._probe_from, self._probed_at + PROBE_SECONDS)
 
     # what happened
+
+    @property
+    def _outage(self) -> bool:
+        """Whether nothing went through since a fall though jobs ended: a ceiling takes others in their place."""
+        return not self._shown and self._holds < self._fell_at
 
     def accepted(self, held: int, now: float) -> bool:
         """See `InFlightLimit`.
 
-        A refusal was of the rate if the same number goes through a moment later.
+        A refusal was of no ceiling if the same number goes through a moment later, or after an outage.
         """
         self._refusals = 0
         self._since += 1
         self._restored += 1
-        if self._refused_at is not None and held > self._refused_at:
-            self._refused_at, self._confirm_at = None, float("inf")
+        went_through = self._doubt is not None and held > self._doubt.held
+        over = self._doubt is None and self._outage
+        self._shown = True
+        if went_through or over:
+            self._doubt = None
             self._holds = self._before
             self._restored = 0
-            return True
-        if self._refused_at is not None:  # it takes some again: soon it shows how many
-            self._confirm_at = min(self._confirm_at, now + CONFIRM_SECONDS * self._doubts)
+            return went_through
+        if self._doubt is not None:  # it takes some again: soon it shows how many
+            self._try_at = min(self._try_at, now + CONFIRM_SECONDS * self._doubt.refusals)
         self._settle(now)
         if held > self._holds:
             self._tried(held, now)
@@ -190,30 +233,34 @@ class Ceiling:
         self._since = 0
         self._probed_at = now
 
-    def refused(self, held: int, now: float) -> None:
+    def refused(self, held: int, now: float, pause: float = 0.0) -> None:
         """See `InFlightLimit`."""
+        if held < 1:  # no ceiling is as low as that
+            return
         self._refusals += 1
-        pending = self._refused_at is not None
-        if not pending:
-            self._doubts, self._doubted_at = 0, now
-            self._relapsed = self._restored < _RELAPSE
-        self._doubts += 1
         self._settle(now)
+        doubt = self._doubt
+        if doubt is not None:
+            self._ask_again(replace(doubt, held=held, refusals=doubt.refusals + 1, pause=max(doubt.pause, pause)), now)
+        elif held < self._holds:
+            if self._shown:
+                self._before, self._shown, self._fell_at = self._holds, False, held
+            self._ask_again(_Doubt(held, self._before, now, relapsed=self._restored < _RELAPSE, pause=pause), now)
         if held < self._holds:
-            if not pending:
-                self._before = self._holds
             self._fall(held)
-            self._confirm(held, now)
         else:
             self._closed = True
-            if pending:
-                self._confirm(held, now)
-            if self._refused_at is None:  # a probe's end, or the last confirmation
-                self._gap = min(PROBE_MOST, self._gap * 2)
         if self._trial is None:
             self._step = 0
-        if self._refused_at is None:  # refusals by chance must not keep the next probe off
+        if self._doubt is None:  # refusals by chance must not keep the next probe off
+            most = PROBE_MOST if doubt is None else 4 * self._holds  # with few slots 16 submissions take for ever
+            self._gap = min(PROBE_MOST, self._gap * 2, most)
             self._since, self._probed_at = 0, now
+            self._probe_from = now + PAUSE_SHARE * pause if pause > LONG_PAUSE else float("-inf")
+
+    def _ask_again(self, doubt: _Doubt, now: float) -> None:
+        at = doubt.next_try(now)
+        self._doubt, self._try_at = (None, float("inf")) if at is None else (doubt, at)
 
     def _fall(self, held: int) -> None:
         self._trial = None
@@ -223,14 +270,6 @@ class Ceiling:
             self._holds -= min(2 ** (beyond - 1), max(1, held // _FALL))
             self._gap = PROBE_FIRST
         self._holds = max(1, self._holds)
-
-    def _confirm(self, held: int, now: float) -> None:
-        """Have a refusal while `held` were out tried again, unless it was often enough."""
-        at = now + CONFIRM_SECONDS * 2.0 ** min(self._doubts - 1, 3)
-        far = self._before - held > max(1, self._before // _FALL)
-        again = self._doubts <= _SURE + far or (far and not self._relapsed and at <= self._doubted_at + CONFIRM_WITHIN)
-        self._refused_at = held if again else None
-        self._confirm_at = at if again else float("inf")
 
     def ended(self, alive_at: float, now: float) -> None:
         """See `InFlightLimit`."""

@@ -38,11 +38,12 @@ QUERIES_SLOWEST = 2.0
 """Seconds between two queries at most where the service wants fewer: they bring in what was paid."""
 ASKED_SECONDS = 5.0
 """How often each job may be asked for in any case: a service that wants less is waited for, refusal by refusal."""
-FILL_SECONDS = 60.0
-"""How long it may take in any case to submit `in_flight` jobs, or FEWEST of them where refusals come REFUSED_OFTEN."""
+FILL_SECONDS = 20.0, 60.0
+"""How long it may take in any case to submit `in_flight` jobs, or FEWEST of them where refusals come REFUSED_OFTEN: as
+long as a job takes, else slots idle, within these bounds; the second where that is not known."""
 FEWEST = 8
 REFUSED_OFTEN = 2
-"""Fewer acceptances than this between two refusals are of a rate that is far too high."""
+"""Fewer acceptances than this since the rate was lowered are of one that is still far too high."""
 WAITING_SECONDS = 15.0
 """How long a job that is presumed to wait is left alone, unless the end of another tells that it has begun."""
 DOWNLOADS_AHEAD = 4
@@ -421,8 +422,9 @@ class Scheduler:
         self.open.submits -= 1
         if self._policies.in_flight.accepted(self._held, now) and self._pressed:
             often = self._submit_gate.passed_since < REFUSED_OFTEN
-            most = self.limits.in_flight
-            self._submit_gate.slower(now, (min(most, FEWEST) if often else most) / FILL_SECONDS)
+            fewest = min(self.limits.in_flight, FEWEST) if often else self.limits.in_flight
+            least, most = FILL_SECONDS
+            self._submit_gate.slower(now, fewest / min(most, max(least, self._policies.queries.overall() or most)))
         else:
             self._submit_gate.passed(now)
         self._submit_pauses = 0
@@ -447,7 +449,7 @@ class Scheduler:
             self._submit_pauses += not full
             if limit:
                 self._pressed = order.pressed
-                self._policies.in_flight.refused(self._held, now)
+                self._policies.in_flight.refused(self._held, now, retry_after or 0.0)
         wait = retry_after or (REFUSED_SECONDS if full else backoff(self._submit_pauses, self._policies.rng))
         self._submits_from = max(self._submits_from, now + wait)
         if not full:
@@ -510,7 +512,7 @@ class Scheduler:
         self.open.queries -= 1
         if now >= self._queries_from:
             if self._query_pauses == 0:  # of several in a row the others may be of an outage, not of the rate
-                self._query_gate.slower(now, len(self._jobs) / ASKED_SECONDS)
+                self._query_gate.slower(now, (1 + len(self._jobs) + self.open.queries) / ASKED_SECONDS)
             self._query_pauses += 1
         wait = retry_after if retry_after else backoff(self._query_pauses, self._policies.rng)
         self._queries_from = max(self._queries_from, now + wait)

@@ -47,6 +47,7 @@ class LocalPart:
         self._file = file
         self._waiting: list[bytes] = []
         self._size = 0
+        self._whole = True  # nothing that was written is missing in the file
 
     async def write(self, data: bytes) -> None:
         """Append `data`; see `Part`."""
@@ -58,31 +59,42 @@ class LocalPart:
     async def flush(self) -> None:
         """Hand what is waiting to the system, in one hop. Raises `StoreError`."""
         if self._waiting:
-            await self._hand_over(lambda: None)
+            await self._fs.offload(self._writing())
 
     async def sync(self, check: Callable[[bytes], T]) -> T:
         """Write what is waiting, fsync and check, in one hop; see `Part`."""
+        write = self._writing()
 
         def work() -> T:
-            fd = self._file.fileno()
-            self._fs.sync_file(fd)
-            return check(self._fs.pread(fd, self._fs.fstat(fd).st_size, 0))
+            write()
+            with self._all_or_none():
+                fd = self._file.fileno()
+                self._fs.sync_file(fd)
+                data = self._fs.pread(fd, self._fs.fstat(fd).st_size, 0)
+            return check(data)
 
-        return await self._hand_over(work)
+        return await self._fs.offload(work)
 
-    async def _hand_over(self, then: Callable[[], T]) -> T:
-        def work() -> T:
-            for piece in pieces:  # to join them would cost more
-                write_all(self._fs, self._file.fileno(), piece)
-            return then()
-
-        pieces = self._taken()
-        with _translated(self._shown):
-            return await self._fs.offload(work)
-
-    def _taken(self) -> list[bytes]:
+    def _writing(self) -> Callable[[], None]:
+        """Take what is waiting, and give what writes it in a thread."""
         pieces, self._waiting, self._size = self._waiting, [], 0
-        return pieces
+
+        def work() -> None:
+            with self._all_or_none():
+                for piece in pieces:  # to join them would cost more
+                    write_all(self._fs, self._file.fileno(), piece)
+
+        return work
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """After an error nothing more is done: what was lost then would be missing in what is synced later."""
+        if not self._whole:
+            raise StoreError(f"{self._shown}: an earlier write failed")
+        self._whole = False
+        with _translated(self._shown):
+            yield
+        self._whole = True
 
     async def close(self) -> None:
         """Close the file. Raises `StoreError`."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rsbatch.ceiling import (
     CONFIRM_SECONDS,
     CONFIRM_WITHIN,
+    PAUSE_SHARE,
     PROBE_FIRST,
     PROBE_MOST,
     PROBE_SECONDS,
@@ -127,6 +128,59 @@ def test_what_is_accepted_while_a_refusal_is_tried_again_brings_that_on() -> Non
     assert limit.opens_at(8) == 16 + 3 * CONFIRM_SECONDS
 
 
+def test_an_outage_is_no_ceiling() -> None:
+    """Nothing goes through for a while, though jobs end."""
+    limit = found(8)
+    for held, after in zip((7, 6, 5, 3, 2), CONFIRMED, strict=True):
+        limit.refused(held, 200 + after)
+    assert limit.holds < 3
+    assert limit.as_json() == {"holds": 8, "runs": None}, "if the run ends now"
+    assert not limit.accepted(1, 300), "it was not of the rate either"
+    assert (limit.holds, limit.opens_at(7)) == (8, NOW)
+
+
+def test_a_ceiling_that_takes_some_is_none_of_an_outage() -> None:
+    limit = found(8)
+    for held, after in zip((7, 6, 5, 3, 2), CONFIRMED, strict=True):
+        limit.refused(held, 200 + after)
+        limit.accepted(held, 200 + after)
+    limit.refused(2, 300)
+    limit.accepted(2, 301)
+    assert limit.holds == 2
+
+
+def test_what_is_refused_while_nothing_is_out_is_of_no_ceiling() -> None:
+    limit = found(8)
+    for at in range(200, 300, 10):
+        limit.refused(0, at)
+    assert (limit.holds, limit.opens_at(7)) == (8, NOW)
+
+
+def test_where_a_refusal_costs_a_long_pause_there_are_few() -> None:
+    limit = found(8)
+    limit.refused(6, 200, 600)
+    assert limit.opens_at(6) == 200 + CONFIRM_SECONDS
+    limit.refused(6, 800, 600)
+    accept(limit, 6, PROBE_MOST, 801)
+    assert (limit.holds, limit.opens_at(6)) == (6, 800 + PAUSE_SHARE * 600)
+    limit.refused(6, 20_000, 600)
+    accept(limit, 6, PROBE_MOST, 20_001)
+    assert limit.opens_at(6) == 20_000 + PAUSE_SHARE * 600
+    limit.refused(6, 40_000, 1)
+    accept(limit, 6, PROBE_MOST, 40_001)
+    assert limit.opens_at(6) == NOW
+
+
+def test_from_a_few_it_is_up_again_soon() -> None:
+    limit = found(8)
+    for held, at in ((3, 200), (2, 205), (1, 215), (1, 230), (1, 270)):
+        limit.refused(held, at)
+        limit.accepted(1, at + 1)
+    assert limit.holds == 1
+    accept(limit, 1, 3, 280)
+    assert limit.opens_at(1) == NOW
+
+
 def test_a_falling_ceiling_is_followed_in_growing_steps() -> None:
     limit, found_at = found(64, most=100), []
     for held in (63, 62, 61, 59, 56, 51, 44):
@@ -134,8 +188,8 @@ def test_a_falling_ceiling_is_followed_in_growing_steps() -> None:
         found_at.append(limit.holds)
     assert found_at == [63, 62, 60, 57, 52, 45, 39]
     assert Ceiling(1).holds == 1
-    for held in (0, 0, 0):
-        limit.refused(held, 300)
+    for _ in range(3):
+        limit.refused(1, 300)
         assert limit.holds == 1
 
 
@@ -278,11 +332,18 @@ def test_a_refusal_at_the_end_of_a_run_does_not_lower_what_the_next_one_starts_f
     assert (limit.holds, limit.as_json()) == (3, {"holds": 8, "runs": None})
 
 
+def test_a_first_run_learns_nothing_from_a_refusal_that_is_in_doubt() -> None:
+    limit = Ceiling(64)
+    limit.refused(3, 200)
+    assert limit.as_json() == {"holds": None, "runs": None}
+
+
 def test_a_run_with_a_lower_limit_does_not_make_the_ceiling_forgotten() -> None:
     assert Ceiling(4, {"holds": 8, "runs": None}).as_json() == {"holds": 8, "runs": None}
     assert Ceiling(64, {"holds": 8}).slots == 8
     low = Ceiling(4, {"holds": 8})
-    low.refused(2, 0)
+    for at in CONFIRMED:
+        low.refused(2, at)
     assert low.as_json() == {"holds": 2, "runs": None}
 
 

@@ -322,6 +322,7 @@ class Notes:
         self.runs = runs
         self.covered = covered
         self.of_rate = of_rate
+        self.takes: float | None = None
 
     def opens_at(self, held: int) -> float | None:
         return float("-inf")
@@ -333,8 +334,8 @@ class Notes:
         self.told.append(("accepted", held, now))
         return self.of_rate
 
-    def refused(self, held: int, now: float) -> None:
-        self.told.append(("refused", held, now))
+    def refused(self, held: int, now: float, pause: float = 0.0) -> None:
+        self.told.append(("refused", held, now, pause))
 
     def seen(self, *, waiting: bool, rank: int, running: int) -> None:
         self.told.append(("waits" if waiting else "runs", rank, running))
@@ -342,6 +343,9 @@ class Notes:
     def delay(self, kind: str, age: float, price: float, most_queries: float) -> float:
         self.told.append(("delay", kind, age, price, most_queries))
         return 1.0
+
+    def overall(self) -> float | None:
+        return self.takes
 
     def ended(self, *what: Any) -> None:
         self.told.append(("ended", *what))
@@ -365,7 +369,7 @@ def test_what_the_policies_are_told() -> None:
     assert one.next(10) == StartQuery(old)
     old.since = None
     one.asked(old, 10)
-    assert [told for told in notes.told if told[0] != "delay"] == [("refused", 0, 4), ("accepted", 1, 7)]
+    assert [told for told in notes.told if told[0] != "delay"] == [("refused", 0, 4, 2), ("accepted", 1, 7)]
     delays = [told[1:] for told in notes.told if told[0] == "delay"]
     assert delays == [
         ("", 0.0, SLOT_PRICE, QUERY_SHARE * 1000),
@@ -496,12 +500,20 @@ def test_a_refusal_of_the_rate_slows_submissions_down(second: float, opens_at: f
 
 
 @pytest.mark.parametrize(
-    ("accepted", "rate"), [(REFUSED_OFTEN - 1, FEWEST / FILL_SECONDS), (REFUSED_OFTEN, 600 / FILL_SECONDS)]
+    ("accepted", "takes", "rate"),
+    [
+        (REFUSED_OFTEN - 1, None, FEWEST / FILL_SECONDS[1]),
+        (REFUSED_OFTEN, None, 600 / FILL_SECONDS[1]),
+        (REFUSED_OFTEN, 30.0, 600 / 30),
+        (REFUSED_OFTEN, 1.0, 600 / FILL_SECONDS[0]),
+        (REFUSED_OFTEN, 900.0, 600 / FILL_SECONDS[1]),
+    ],
 )
 def test_now_and_then_a_refusal_does_not_slow_submissions_below_what_fills_the_slots(
-    accepted: int, rate: float
+    accepted: int, takes: float | None, rate: float
 ) -> None:
     notes = Notes()
+    notes.takes = takes
     one = Scheduler(Limits(in_flight=600, submits_per_second=100), Policies(notes, notes, 8, 0, Random(1)), 0)
     now = 0.0
     for _ in range(20):

@@ -48,6 +48,17 @@ async def test_a_download_goes_through_a_part_to_its_place(storage: Storage) -> 
     assert await storage.files() == ["a/b/c.png"]
 
 
+async def test_what_a_check_raises_is_not_the_folders_failure(storage: Storage) -> None:
+    def check(data: bytes) -> None:
+        raise OSError("truncated")
+
+    async with storage.open_part("k") as part:
+        await part.write(b"abc")
+        with pytest.raises(OSError, match=r"^truncated$"):
+            await part.sync(check)
+        assert await part.sync(len) == 3
+
+
 async def test_an_empty_part_is_a_part(storage: Storage) -> None:
     async with storage.open_part("k"):
         pass

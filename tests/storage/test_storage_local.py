@@ -263,6 +263,35 @@ async def test_a_part_that_cannot_be_read_back_is_the_folders_failure(root: Path
             await part.sync(len)
 
 
+@pytest.mark.parametrize("fails", ["write", "sync_file"])
+async def test_after_a_write_that_failed_a_part_is_of_no_use(root: Path, fails: str) -> None:
+    """What could not be written is gone, and a second fsync tells nothing of what the first one lost."""
+
+    class Full(RealFileSystem):
+        full = True
+
+        def _fail(self, name: str) -> None:
+            if self.full and name == fails:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def write(self, fd: int, data: memoryview) -> int:
+            self._fail("write")
+            return super().write(fd, data)
+
+        def sync_file(self, fd: int) -> None:
+            self._fail("sync_file")
+            super().sync_file(fd)
+
+    fs = Full()
+    async with LocalStorage(root, fs).open_part("k") as part:
+        await part.write(b"image")
+        with pytest.raises(StoreError, match=r"\.parts/k: disk full"):
+            await part.sync(len)
+        fs.full = False
+        with pytest.raises(StoreError, match="an earlier write failed"):
+            await part.sync(len)
+
+
 async def test_a_part_is_not_closed_while_it_is_written(root: Path) -> None:
     at_work, goes_on = threading.Event(), threading.Event()
     written: list[int] = []
