@@ -2,9 +2,9 @@
 
 Rule: what the bytes say counts, never a name or a header of HTTP. The structure is walked here (size before
 anything is decoded, checksums, end marker), and the pixels are decoded by Pillow, unless they are a plain PNG's, whose
-rows `rsbatch.png` counts: each finds cuts that the others miss. Bytes after the end marker do no
-harm (cameras put more there) and are let through. No state of Pillow is changed, so any number of threads may do this
-at once; one call takes about 4 bytes of memory a pixel, for a plain PNG a few MB.
+rows `rsbatch.png` counts: each finds cuts that the others miss. Bytes after the end marker do no harm (cameras put more
+there) and are let through. No state of Pillow is changed, so any number of threads may do this at once; one call takes
+about 4 bytes of memory a pixel, for a plain PNG a few MB.
 """
 
 from __future__ import annotations
@@ -237,12 +237,10 @@ def _decode(format_: Format, data: bytes) -> tuple[int, int]:
     try:
         with _open(format_, data) as image:
             size = image.size
-        if format_ == "png" and (rows := count_rows(data)) is not None:
-            if rows < size[1]:
-                raise BadImage(f"its pixels end after {rows:,} of {size[1]:,} rows")
-            return size
-        with _open(format_, data) as image:
-            size = image.size
+            if format_ == "png" and (rows := count_rows(data)) is not None:
+                if rows < size[1]:
+                    raise BadImage(f"its pixels end after {rows:,} of {size[1]:,} rows")
+                return size
             frames = int(getattr(image, "n_frames", 1))
             if frames > MAX_FRAMES or frames * size[0] * size[1] > MAX_FRAME_PIXELS:
                 raise BadImage(f"{frames} frames of {size[0]} × {size[1]} pixels are too many")
