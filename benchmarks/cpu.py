@@ -1,4 +1,8 @@
-"""CPU a task: against a script that does the same, and against the one that most people would write."""
+"""CPU a task: against a script that does the same, and against the one that most people would write.
+
+The service is as far away as in the rows about scheduling: what a pool of connections costs depends on how many
+requests are open.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from pathlib import Path
 from benchmarks.meter import Cost, run_metered
 from benchmarks.rows import Figure, brief, in_turns, ratios
 from benchmarks.service import picture, serving
+from benchmarks.virtual import LATENCY
 
 IN_FLIGHT = 64
 MANY_IN_FLIGHT = 256
@@ -27,7 +32,7 @@ def run(quick: bool) -> list[Figure]:
         folder = Path(name)
         image = folder / "image.png"
         image.write_bytes(picture(1024, 1024, 8))
-        with serving(image, QUERIES) as url:
+        with serving(image, QUERIES, LATENCY) as url:
             usual = _compare(folder, image, url, tasks, IN_FLIGHT, rounds)
             wide = _compare(folder, image, url, 2 * tasks, MANY_IN_FLIGHT, max(1, rounds - 2))
     ours, careful, script = usual.costs
@@ -94,7 +99,8 @@ def _compare(folder: Path, image: Path, url: str, tasks: int, in_flight: int, ro
     size = image.stat().st_size / 1e6
     return Compared(
         {who: costs[who] for who in ("rsbatch", "aiohttp", "httpx")},
-        f"{tasks} tasks, {in_flight} in flight, {size:.1f} MB an image; ms of CPU a task at best: {each}",
+        f"{tasks} tasks, {in_flight} in flight, {size:.1f} MB an image, {LATENCY:g} s a request; "
+        f"ms of CPU a task at best: {each}",
     )
 
 

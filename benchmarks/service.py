@@ -1,8 +1,9 @@
 """A service that costs next to nothing, in a process of its own: what is measured is the client.
 
 Speaks the service's protocol as far as a client that makes no mistakes can tell: a job is DONE at its n-th query, so
-that each client asks exactly as often, and every image is the same file. (`rsbatch simulate` draws each image: for rows
-that need real service times, not for those that count CPU.)
+that each client asks exactly as often, and every image is the same file. It answers at once, or after a delay, as one
+that is far away. (`rsbatch simulate` draws each image: for rows that need real service times, not for those that count
+CPU.)
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ SUBMIT, QUERY = b"POST /v1/aiart/openai/image/submit", b"POST /v1/aiart/openai/i
 
 
 class Service(asyncio.Protocol):
-    """One connection. `queries` counts those of each job."""
+    """One connection. `queries` counts those of each job; answers take `delay` seconds."""
 
-    def __init__(self, image: bytes, needed: int, ids: Iterator[int], queries: dict[str, int], port: int) -> None:
-        self.image, self.needed, self.ids, self.queries, self.port = image, needed, ids, queries, port
+    def __init__(
+        self, image: bytes, needed: int, delay: float, ids: Iterator[int], queries: dict[str, int], port: int
+    ) -> None:
+        self.image, self.needed, self.delay = image, needed, delay
+        self.ids, self.queries, self.port = ids, queries, port
         self.buffer = bytearray()
         self.closing = False
 
@@ -45,8 +49,6 @@ class Service(asyncio.Protocol):
             del self.buffer[: end + 4 + length]
             self.closing = b"connection: close" in head
             self.answer(first, body)
-            if self.closing:
-                self.transport.close()
 
     def answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(SUBMIT):
@@ -67,7 +69,15 @@ class Service(asyncio.Protocol):
     def send(self, body: bytes, kind: bytes = b"application/json") -> None:
         last = b"connection: close\r\n" if self.closing else b""
         head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n%s\r\n" % (kind, len(body), last)
-        self.transport.write(head + body)
+        if self.delay:
+            asyncio.get_running_loop().call_later(self.delay, self.write, head + body)
+        else:
+            self.write(head + body)
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+        if self.closing:
+            self.transport.close()
 
 
 def _times(by: int, over: int) -> list[int]:
@@ -89,11 +99,11 @@ def picture(width: int, height: int, spread: int) -> bytes:
     return file.getvalue()
 
 
-async def _serve(image: bytes, needed: int) -> None:
+async def _serve(image: bytes, needed: int, delay: float) -> None:
     ids, queries = count(1), {}
     port = 0
     server = await asyncio.get_running_loop().create_server(
-        lambda: Service(image, needed, ids, queries, port), "127.0.0.1", 0, backlog=4096
+        lambda: Service(image, needed, delay, ids, queries, port), "127.0.0.1", 0, backlog=4096
     )
     port = server.sockets[0].getsockname()[1]
     print(f"http://127.0.0.1:{port}", flush=True)
@@ -101,9 +111,12 @@ async def _serve(image: bytes, needed: int) -> None:
 
 
 @contextmanager
-def serving(image: Path, needed: int) -> Iterator[str]:
-    """Run the service, whose jobs are DONE at query number `needed`; gives its address."""
-    command = [sys.executable, __file__, str(image), str(needed)]
+def serving(image: Path, needed: int, delay: float = 0.0) -> Iterator[str]:
+    """Run the service, whose jobs are DONE at query number `needed`; gives its address.
+
+    Each answer takes `delay` seconds.
+    """
+    command = [sys.executable, __file__, str(image), str(needed), str(delay)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -114,4 +127,4 @@ def serving(image: Path, needed: int) -> Iterator[str]:
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(Path(sys.argv[1]).read_bytes(), int(sys.argv[2])))
+        asyncio.run(_serve(Path(sys.argv[1]).read_bytes(), int(sys.argv[2]), float(sys.argv[3])))

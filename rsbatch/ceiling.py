@@ -96,16 +96,21 @@ class _Doubt:
     relapsed: bool
     refusals: int = 1
     pause: float = 0.0
+    try_at: float = float("inf")
 
-    def next_try(self, now: float) -> float | None:
-        """When to try again, None if it is the ceiling."""
+    def after_a_refusal(self, now: float) -> _Doubt | None:
+        """Give it with the time of the next try, None if it is the ceiling."""
         at = now + CONFIRM_SECONDS * 2.0 ** min(self.refusals - 1, 3)
         far = self.below - self.held > max(1, self.below // _FALL)
-        if self.pause > LONG_PAUSE:
-            return at if self.refusals == 1 else None
-        if self.refusals <= _SURE + far:
-            return at
-        return at if far and not self.relapsed and at <= self.since + CONFIRM_WITHIN else None
+        if _is_long(self.pause):
+            again = self.refusals == 1
+        else:
+            again = self.refusals <= _SURE + far or (far and not self.relapsed and at <= self.since + CONFIRM_WITHIN)
+        return replace(self, try_at=at) if again else None
+
+    def after_an_acceptance(self, now: float) -> _Doubt:
+        """It takes some again: soon it shows how many."""
+        return replace(self, try_at=min(self.try_at, now + CONFIRM_SECONDS * self.refusals))
 
 
 class Ceiling:
@@ -119,7 +124,6 @@ class Ceiling:
         self._runs = _count(learned.get("runs"))
         self._refusals = 0  # in a row
         self._doubt: _Doubt | None = None  # whether a refusal was of the ceiling
-        self._try_at = float("inf")  # and when that is tried
         self._before = self._holds
         self._shown = True  # whether anything went through since it fell from there
         self._fell_at = 0  # how many were out then
@@ -181,7 +185,7 @@ class Ceiling:
 
     def _probe_time(self) -> float:
         if self._doubt is not None:
-            return self._try_at
+            return self._doubt.try_at
         if self._since >= self._gap:
             return self._probe_from
         return float("inf") if self._probed_at is None else max(self._probe_from, self._probed_at + PROBE_SECONDS)
@@ -209,8 +213,8 @@ class Ceiling:
             self._holds = self._before
             self._restored = 0
             return went_through
-        if self._doubt is not None:  # it takes some again: soon it shows how many
-            self._try_at = min(self._try_at, now + CONFIRM_SECONDS * self._doubt.refusals)
+        if self._doubt is not None:
+            self._doubt = self._doubt.after_an_acceptance(now)
         self._settle(now)
         if held > self._holds:
             self._tried(held, now)
@@ -241,11 +245,13 @@ class Ceiling:
         self._settle(now)
         doubt = self._doubt
         if doubt is not None:
-            self._ask_again(replace(doubt, held=held, refusals=doubt.refusals + 1, pause=max(doubt.pause, pause)), now)
+            again = replace(doubt, held=held, refusals=doubt.refusals + 1, pause=max(doubt.pause, pause))
+            self._doubt = again.after_a_refusal(now)
         elif held < self._holds:
             if self._shown:
                 self._before, self._shown, self._fell_at = self._holds, False, held
-            self._ask_again(_Doubt(held, self._before, now, relapsed=self._restored < _RELAPSE, pause=pause), now)
+            first = _Doubt(held, self._before, now, relapsed=self._restored < _RELAPSE, pause=pause)
+            self._doubt = first.after_a_refusal(now)
         if held < self._holds:
             self._fall(held)
         else:
@@ -256,11 +262,7 @@ class Ceiling:
             most = PROBE_MOST if doubt is None else 4 * self._holds  # with few slots 16 submissions take for ever
             self._gap = min(PROBE_MOST, self._gap * 2, most)
             self._since, self._probed_at = 0, now
-            self._probe_from = now + PAUSE_SHARE * pause if pause > LONG_PAUSE else float("-inf")
-
-    def _ask_again(self, doubt: _Doubt, now: float) -> None:
-        at = doubt.next_try(now)
-        self._doubt, self._try_at = (None, float("inf")) if at is None else (doubt, at)
+            self._probe_from = now + PAUSE_SHARE * pause if _is_long(pause) else float("-inf")
 
     def _fall(self, held: int) -> None:
         self._trial = None
@@ -289,6 +291,10 @@ class Ceiling:
             self._runs = bound if self._runs is None else min(self._runs, bound)
         elif not waiting and self._runs is not None:
             self._runs = max(self._runs, rank)
+
+
+def _is_long(pause: float) -> bool:
+    return pause > LONG_PAUSE
 
 
 def _count(value: object) -> int | None:

@@ -44,6 +44,8 @@ _LOCK_TRIES = 10
 _ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """No link is followed, and nothing that is no file (a pipe, a device) is waited for."""
 _CHUNK = 1024 * 1024
+_LINE = 8 * 1024
+"""Bytes that most lines do not come to."""
 
 
 class LocalLedgerFile:
@@ -106,9 +108,11 @@ class LocalLedgerFile:
     def line_at(self, offset: int) -> bytes:
         """Give the line that begins at `offset`, without its newline; raises StoreError."""
         try:
-            with _reader(self._fs, self.path) as file:
-                file.seek(offset)
-                return file.readline().rstrip(b"\n")
+            fd = _open(self._fs, self.path, os.O_RDONLY)
+            try:
+                return _line_at(self._fs, fd, offset)
+            finally:
+                release(self._fs, fd)
         except OSError as exc:
             raise _store_error("read", self.path, exc) from exc
 
@@ -365,6 +369,16 @@ def _open(fs: FileSystem, path: Path, flags: int) -> int:
         release(fs, fd)
         raise
     return fd
+
+
+def _line_at(fs: FileSystem, fd: int, offset: int) -> bytes:
+    size = _LINE
+    while True:
+        data = fs.pread(fd, size, offset)
+        line, newline, _ = data.partition(b"\n")
+        if newline or len(data) < size:
+            return line
+        size *= 8
 
 
 def _reader(fs: FileSystem, path: Path) -> BinaryIO:

@@ -47,7 +47,7 @@ class LocalPart:
         self._file = file
         self._waiting: list[bytes] = []
         self._size = 0
-        self._whole = True  # nothing that was written is missing in the file
+        self._whole = True  # nothing that was taken from `_waiting` is missing in the file
 
     async def write(self, data: bytes) -> None:
         """Append `data`; see `Part`."""
@@ -59,42 +59,37 @@ class LocalPart:
     async def flush(self) -> None:
         """Hand what is waiting to the system, in one hop. Raises `StoreError`."""
         if self._waiting:
-            await self._fs.offload(self._writing())
+            await self._fs.offload(self._write_and(lambda _: None))
 
     async def sync(self, check: Callable[[bytes], T]) -> T:
         """Write what is waiting, fsync and check, in one hop; see `Part`."""
-        write = self._writing()
+        work = self._write_and(self._synced)
+        return await self._fs.offload(lambda: check(work()))
+
+    def _synced(self, fd: int) -> bytes:
+        self._fs.sync_file(fd)
+        return self._fs.pread(fd, self._fs.fstat(fd).st_size, 0)
+
+    def _write_and(self, then: Callable[[int], T]) -> Callable[[], T]:
+        """Take what is waiting, and give what writes it in a thread and goes on with `then`.
+
+        If that fails, or never begins, nothing more is done: what is lost would be missing in what is synced later.
+        """
+        pieces, self._waiting, self._size = self._waiting, [], 0
+        whole, self._whole = self._whole, False
 
         def work() -> T:
-            write()
-            with self._all_or_none():
+            if not whole:
+                raise StoreError(f"{self._shown}: an earlier write failed")
+            with _translated(self._shown):
                 fd = self._file.fileno()
-                self._fs.sync_file(fd)
-                data = self._fs.pread(fd, self._fs.fstat(fd).st_size, 0)
-            return check(data)
-
-        return await self._fs.offload(work)
-
-    def _writing(self) -> Callable[[], None]:
-        """Take what is waiting, and give what writes it in a thread."""
-        pieces, self._waiting, self._size = self._waiting, [], 0
-
-        def work() -> None:
-            with self._all_or_none():
                 for piece in pieces:  # to join them would cost more
-                    write_all(self._fs, self._file.fileno(), piece)
+                    write_all(self._fs, fd, piece)
+                result = then(fd)
+            self._whole = True
+            return result
 
         return work
-
-    @contextmanager
-    def _all_or_none(self) -> Iterator[None]:
-        """After an error nothing more is done: what was lost then would be missing in what is synced later."""
-        if not self._whole:
-            raise StoreError(f"{self._shown}: an earlier write failed")
-        self._whole = False
-        with _translated(self._shown):
-            yield
-        self._whole = True
 
     async def close(self) -> None:
         """Close the file. Raises `StoreError`."""

@@ -292,6 +292,17 @@ async def test_after_a_write_that_failed_a_part_is_of_no_use(root: Path, fails: 
             await part.sync(len)
 
 
+async def test_after_a_write_that_never_began_a_part_is_of_no_use(root: Path) -> None:
+    async with LocalStorage(root).open_part("k") as part:
+        await part.write(b"image")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await part.flush()
+        assert scope.cancelled_caught
+        with pytest.raises(StoreError, match="an earlier write failed"):
+            await part.sync(len)
+
+
 async def test_a_part_is_not_closed_while_it_is_written(root: Path) -> None:
     at_work, goes_on = threading.Event(), threading.Event()
     written: list[int] = []
