@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rsbatch.commands.common import add_manifest_arguments, print_json, project_of, say
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         stopped = result if result.halted is not None else None
         state = project.read_state()
         found = list(differing(project, state))
-    files = sum(len(history.files) for history in _saved(state))
+    files = _count(state)
     if args.json:
         rows = [{"task": h.task, "key": h.key, "path": f.path, "differs": how} for h, f, how in found]
         print_json({"files": files, "differ": rows, "output": str(project.folder)})
@@ -72,9 +72,8 @@ def run(args: argparse.Namespace) -> int:
 
 def differing(project: Project, state: LedgerState) -> Iterator[tuple[History, SavedFile, str]]:
     """Give every saved file that is not as the ledger has it, with `missing` or `altered`."""
-    saved = list(_saved(state))
-    with working("comparing files", "files", sum(len(history.files) for history in saved)) as tick:
-        for history in saved:
+    with working("comparing files", "files", _count(state)) as tick:
+        for history in _saved(state.histories()):
             sizes = own_sizes(history, state, file_sizes(project, history.files))
             for file, size in zip(history.files, sizes, strict=True):
                 if size is None:
@@ -84,10 +83,15 @@ def differing(project: Project, state: LedgerState) -> Iterator[tuple[History, S
                 tick(1)
 
 
-def _saved(state: LedgerState) -> Iterator[History]:
+def _count(state: LedgerState) -> int:
+    """Tell how many files were saved, without a look at the histories that are settled: there may be a million."""
+    return sum(1 for _ in state.settled()) + sum(len(history.files) for history in _saved(state.unsettled()))
+
+
+def _saved(histories: Iterable[History]) -> Iterator[History]:
     """Give what was saved, also where it is being fetched again and that was cut off."""
     again = State.GENERATED, State.DOWNLOADED
-    return (h for h in state.histories() if h.state is State.SAVED or (h.was_saved and h.state in again))
+    return (h for h in histories if h.state is State.SAVED or (h.was_saved and h.state in again))
 
 
 def _sha256(path: Path) -> str | None:

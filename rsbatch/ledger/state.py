@@ -149,7 +149,7 @@ class LedgerState:
         return self.histories()
 
     def settled(self) -> Iterable[int]:
-        """Give `since` of every history that `unsettled` leaves out: each is saved, and has its first job only."""
+        """Give `since` of every history that `unsettled` leaves out: each is saved, by its first job, as one file."""
         return ()
 
     def find(self, task: str, key: str) -> tuple[int, bool] | None:

@@ -67,6 +67,7 @@ class Two:
         assert unsettled | settled == set(histories)
         assert {histories[since].state for since in settled} <= {State.SAVED}
         assert not any(histories[since].moves for since in settled)
+        assert all(len(histories[since].files) == 1 for since in settled)
         for job in self.plain.jobs():  # two tasks may have one by mistake: then it is either's
             found = self.large.of_job(job)
             assert found is not None
