@@ -305,6 +305,14 @@ def write_all(fs: FileSystem, fd: int, data: bytes) -> None:
         view = view[fs.write(fd, view) :]
 
 
+def read_at(fs: FileSystem, fd: int, size: int, offset: int) -> bytes:
+    """Read `size` bytes from `offset` on, fewer only where the file ends; raises OSError."""
+    data = fs.pread(fd, size, offset)
+    while len(data) < size and (more := fs.pread(fd, size - len(data), offset + len(data))):
+        data += more
+    return data
+
+
 def exists(fs: FileSystem, path: Path) -> bool:
     """Tell if anything stands at `path`, a dangling link included; raises OSError."""
     try:

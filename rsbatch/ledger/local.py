@@ -22,7 +22,18 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
 
-from rsbatch.disk import REAL, FileSystem, exists, make_folders, release, remove, sync_folder, sync_names, write_all
+from rsbatch.disk import (
+    REAL,
+    FileSystem,
+    exists,
+    make_folders,
+    read_at,
+    release,
+    remove,
+    sync_folder,
+    sync_names,
+    write_all,
+)
 from rsbatch.errors import LedgerBusy, StoreError
 from rsbatch.ledger.large import LargeState
 from rsbatch.ledger.records import UNDER_REPAIR
@@ -374,7 +385,7 @@ def _open(fs: FileSystem, path: Path, flags: int) -> int:
 def _line_at(fs: FileSystem, fd: int, offset: int) -> bytes:
     size = _LINE
     while True:
-        data = fs.pread(fd, size, offset)
+        data = read_at(fs, fd, size, offset)
         line, newline, _ = data.partition(b"\n")
         if newline or len(data) < size:
             return line

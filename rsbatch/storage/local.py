@@ -20,7 +20,7 @@ from typing import IO
 
 from anyio import CancelScope
 
-from rsbatch.disk import REAL, AsyncFile, FileSystem, make_folders, release, write_all
+from rsbatch.disk import REAL, AsyncFile, FileSystem, make_folders, read_at, release, write_all
 from rsbatch.errors import StoreError
 from rsbatch.storage.interface import NOT_A_FILE, PARTS, Occupied, T, components, part_name
 from rsbatch.text import printable
@@ -68,7 +68,7 @@ class LocalPart:
 
     def _synced(self, fd: int) -> bytes:
         self._fs.sync_file(fd)
-        return self._fs.pread(fd, self._fs.fstat(fd).st_size, 0)
+        return read_at(self._fs, fd, self._fs.fstat(fd).st_size, 0)
 
     def _write_and(self, then: Callable[[int], T]) -> Callable[[], T]:
         """Take what is waiting, and give what writes it in a thread and goes on with `then`.

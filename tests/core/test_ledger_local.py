@@ -573,6 +573,22 @@ def test_a_file_is_not_closed_under_a_thread_that_asyncio_gave_up(folder: Path) 
     assert (folder / NAME).read_bytes() == at(None).data + data
 
 
+@pytest.mark.parametrize("most", [7, 10**9])
+def test_a_line_is_read_whole_however_long_it_is(folder: Path, most: int) -> None:
+    class Sparing(disk.RealFileSystem):
+        def pread(self, fd: int, size: int, offset: int) -> bytes:
+            return super().pread(fd, min(size, most), offset)
+
+    lines = [b"a" * size for size in (0, 1, 8 * 1024, 70_000)]
+    file, _, _ = open_ledger(folder, Sparing())
+    (folder / NAME).write_bytes(b"\n".join([*lines, b"torn"]))
+    at = 0
+    for line in [*lines, b"torn"]:
+        assert file.line_at(at) == line
+        at += len(line) + 1
+    file.close()
+
+
 def test_a_line_that_cannot_be_read_is_the_stores_failure(folder: Path) -> None:
     file, _, _ = open_ledger(folder)
     (folder / NAME).unlink()

@@ -253,6 +253,16 @@ async def test_a_part_is_closed_once_though_its_download_is_given_up_meanwhile(r
     assert files[0].closed == 1
 
 
+async def test_a_part_is_read_back_whole_where_the_system_gives_less_at_once(root: Path) -> None:
+    class Sparing(RealFileSystem):
+        def pread(self, fd: int, size: int, offset: int) -> bytes:
+            return super().pread(fd, min(size, 3), offset)
+
+    async with LocalStorage(root, Sparing()).open_part("k") as part:
+        await part.write(b"an image")
+        assert await part.sync(bytes) == b"an image"
+
+
 async def test_a_part_that_cannot_be_read_back_is_the_folders_failure(root: Path) -> None:
     class Worn(RealFileSystem):
         def pread(self, fd: int, size: int, offset: int) -> bytes:
