@@ -162,19 +162,19 @@ class Harvester:
             with self._course.harvesting():
                 try:
                     await self._saver.save(job)
-                    self._course.scheduler.host_answered(now)
+                    self._course.scheduler.fetched(now)
                     self._course.this_run.saved += 1
                     self._course.failures_in_a_row = 0
                 except (FetchError, BadImage) as exc:
                     failure = exc
                 if failure is not None:
                     ended = True
-                    await self._download_failed(job, failure, began=now)
+                    await self._download_failed(job, failure)
         finally:  # inside of a query that is broken off, too
             if not ended:
                 self._course.scheduler.downloaded()
 
-    async def _download_failed(self, job: Job, failure: FetchError | BadImage, began: float) -> None:
+    async def _download_failed(self, job: Job, failure: FetchError | BadImage) -> None:
         now = anyio.current_time()
         since = now if job.download_since is None else job.download_since
         asked_for = failure.retry_after if isinstance(failure, FetchError) else None
@@ -184,7 +184,6 @@ class Harvester:
                 return
             step: retry.Again | retry.GiveUp = retry.GiveUp()
         else:
-            self._course.scheduler.host_answered(began)
             step = retry.after_download(job.download_attempts, now - since, self._course.edges.rng, asked_for or 0.0)
         same_url = isinstance(failure, FetchError) and failure.kind is FetchKind.TRANSIENT
         inline = any(url.startswith("data:") for url in job.images)

@@ -183,7 +183,7 @@ class _DueHeap(Generic[T]):
 
 @dataclass(slots=True)
 class _HostPause:
-    """The image host wants fewer downloads since the time `since`: none before `until`, then one until it answers."""
+    """The image host wants fewer downloads since the time `since`: none before `until`, then one until one is here."""
 
     since: float
     until: float = float("-inf")
@@ -588,7 +588,7 @@ class Scheduler:
     def downloads_throttled(self, job: Job, reason: str, retry_after: float | None, now: float) -> bool:
         """Take in that the image host wants fewer downloads; the job's is tried again, unless this gives False.
 
-        That is when it refuses for too long, or will: then the download counts as under way still.
+        That is when nothing came from there for too long, or would not: then it counts as under way still.
         """
         host = self._host = self._host or _HostPause(now)
         host.reason = reason
@@ -604,8 +604,8 @@ class Scheduler:
         self.download_later(job, now)
         return True
 
-    def host_answered(self, began: float) -> None:
-        """The image host answered what was asked for at the time `began` otherwise than by a 429."""
+    def fetched(self, began: float) -> None:
+        """Images came that were asked for at the time `began`; what their host refused since is no less so."""
         if self._host is not None and began >= self._host.until:
             self._host = None
 

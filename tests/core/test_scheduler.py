@@ -578,13 +578,13 @@ def test_a_download_that_waits_for_room_is_no_time_to_wake_at() -> None:
     assert one.next(0) == Idle(None)
 
 
-def test_a_host_that_wants_fewer_downloads_is_asked_for_one_until_it_answers() -> None:
+def test_a_host_that_wants_fewer_downloads_is_asked_for_one_until_it_comes() -> None:
     one, jobs = scheduler(), [job(ended=True) for _ in range(4)]
     for it in jobs:
         one.deliver(it)
     assert [one.next(0), one.next(0)] == [StartDownload(jobs[0]), StartDownload(jobs[1])]
     assert one.downloads_throttled(jobs[0], "HTTP 429", None, 0.1)
-    one.host_answered(0)
+    one.fetched(0)
     one.downloaded()
     assert one.paused == "downloads: HTTP 429", "what was under way before says nothing"
     idle = one.next(0.1)
@@ -597,7 +597,7 @@ def test_a_host_that_wants_fewer_downloads_is_asked_for_one_until_it_answers() -
     assert one.waiting_downloads == 3
     assert one.next(5) == Idle(35)
     assert one.next(35) == StartDownload(jobs[0])
-    one.host_answered(35)
+    one.fetched(35)
     one.downloaded()
     assert one.paused is None
     assert [one.next(36), one.next(36)] == [StartDownload(jobs[2]), StartDownload(jobs[3])]
@@ -911,7 +911,7 @@ def settle(one: Scheduler, step: Any, now: float, rng: Random) -> None:
             one.ended(it, now)
     elif dice < 0.6:
         if dice < 0.5:
-            one.host_answered(now)
+            one.fetched(now)
         one.downloaded()
     elif dice < 0.7:
         if not one.downloads_throttled(step.job, "slow", rng.choice([None, 5.0]), now):
