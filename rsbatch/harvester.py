@@ -162,7 +162,6 @@ class Harvester:
             with self._course.harvesting():
                 try:
                     await self._saver.save(job)
-                    self._course.scheduler.fetched(now)
                     self._course.this_run.saved += 1
                     self._course.failures_in_a_row = 0
                 except (FetchError, BadImage) as exc:
@@ -178,13 +177,7 @@ class Harvester:
         now = anyio.current_time()
         since = now if job.download_since is None else job.download_since
         asked_for = failure.retry_after if isinstance(failure, FetchError) else None
-        if isinstance(failure, FetchError) and failure.kind is FetchKind.THROTTLED:
-            job.download_attempts -= 1  # it says nothing of this image
-            if self._course.scheduler.downloads_throttled(job, str(failure), asked_for, now):
-                return
-            step: retry.Again | retry.GiveUp = retry.GiveUp()
-        else:
-            step = retry.after_download(job.download_attempts, now - since, self._course.edges.rng, asked_for or 0.0)
+        step = retry.after_download(job.download_attempts, now - since, self._course.edges.rng, asked_for or 0.0)
         same_url = isinstance(failure, FetchError) and failure.kind is FetchKind.TRANSIENT
         inline = any(url.startswith("data:") for url in job.images)
         if isinstance(step, retry.GiveUp):

@@ -23,7 +23,7 @@ from rsbatch.lifecycle import State
 from rsbatch.line import Line, Place
 from rsbatch.model import Limits, Task
 from rsbatch.pacing import RateGate
-from rsbatch.retry import DOWNLOAD_SECONDS, UNAVAILABLE_SECONDS, backoff
+from rsbatch.retry import UNAVAILABLE_SECONDS, backoff
 
 SLOT_PRICE = 0.006
 """Seconds of delay that a query is worth where a slot idles until we notice its end: next to nothing, so that with few
@@ -182,16 +182,6 @@ class _DueHeap(Generic[T]):
 
 
 @dataclass(slots=True)
-class _HostPause:
-    """The image host wants fewer downloads since the time `since`: none before `until`, then one until one is here."""
-
-    since: float
-    until: float = float("-inf")
-    pauses: int = 0
-    reason: str = ""
-
-
-@dataclass(slots=True)
 class Open:
     """How many requests of each kind are under way."""
 
@@ -242,7 +232,6 @@ class Scheduler:
         self._pressed = False
         """Whether the last submission that was refused was sent as soon as the rate allowed."""
         self._draining = False
-        self._host: _HostPause | None = None
         self._put_off: str | None = None
         self._behind = False
 
@@ -250,9 +239,7 @@ class Scheduler:
 
     @property
     def paused(self) -> str | None:
-        """Why nothing is submitted or downloaded for now, None if that is not so."""
-        if self._host is not None:
-            return f"downloads: {self._host.reason}"
+        """Why nothing is submitted for now, None if that is not so."""
         return "downloads are behind" if self._ready and self._fetching_first else self._put_off
 
     @property
@@ -320,19 +307,13 @@ class Scheduler:
         return Idle(self._next_time())
 
     def _next_download(self, now: float) -> StartDownload | None:
-        at = self._download_time()
-        if at is None or at > now:
+        if self.open.downloads >= self.limits.downloads:
+            return None
+        job = self._later_downloads.pop(now) or (self._downloads.popleft() if self._downloads else None)
+        if job is None:
             return None
         self.open.downloads += 1
-        return StartDownload(self._later_downloads.pop(now) or self._downloads.popleft())
-
-    def _download_time(self) -> float | None:
-        """When the next download may start, None if there is none or it waits for one to end."""
-        most = self.limits.downloads if self._host is None else 1
-        at = float("-inf") if self._downloads else self._later_downloads.due()
-        if at is None or self.open.downloads >= most:
-            return None
-        return at if self._host is None else max(at, self._host.until)
+        return StartDownload(job)
 
     def _next_query(self, now: float) -> StartQuery | None:
         while (at := self._query_time()) is not None and at <= now:
@@ -427,7 +408,9 @@ class Scheduler:
     def _next_time(self) -> float | None:
         times: list[float | None] = []
         if self.harvesting:
-            times += [self._query_time(), self._download_time()]
+            times += [self._query_time()]
+            if self.open.downloads < self.limits.downloads:
+                times += [self._later_downloads.due()]
         if self.halted is None:
             times += [self._delayed.due(), self._submit_time(), self._hopeless_at]
         return min((t for t in times if t is not None), default=None)
@@ -584,30 +567,6 @@ class Scheduler:
         """A download ended badly and is tried again at `due`, with the same URLs."""
         self.open.downloads -= 1
         self._later_downloads.push(due, job)
-
-    def downloads_throttled(self, job: Job, reason: str, retry_after: float | None, now: float) -> bool:
-        """Take in that the image host wants fewer downloads; the job's is tried again, unless this gives False.
-
-        That is when nothing came from there for too long, or would not: then it counts as under way still.
-        """
-        host = self._host = self._host or _HostPause(now)
-        host.reason = reason
-        until = host.until
-        if now >= until:  # several that were under way together count once
-            host.pauses += 1
-            until = now + backoff(host.pauses, self._policies.rng)
-        until = max(until, now + (retry_after or 0.0))
-        begun = host.since if job.download_since is None else min(host.since, job.download_since)
-        if until > begun + DOWNLOAD_SECONDS:
-            return False
-        host.until = until
-        self.download_later(job, now)
-        return True
-
-    def fetched(self, began: float) -> None:
-        """Images came that were asked for at the time `began`; what their host refused since is no less so."""
-        if self._host is not None and began >= self._host.until:
-            self._host = None
 
     def ask_fresh(self, job: Job, due: float) -> None:
         """A download ended badly and needs fresh URLs: the job is asked for at `due`."""

@@ -15,7 +15,7 @@ from rsbatch.asking import FixedInterval
 from rsbatch.ceiling import Ceiling
 from rsbatch.ledger.state import History
 from rsbatch.model import Limits
-from rsbatch.retry import BACKOFF_MOST, DOWNLOAD_SECONDS, UNAVAILABLE_SECONDS
+from rsbatch.retry import UNAVAILABLE_SECONDS
 from rsbatch.scheduler import (
     ASKED_SECONDS,
     COVERED_PRICE,
@@ -578,76 +578,6 @@ def test_a_download_that_waits_for_room_is_no_time_to_wake_at() -> None:
     assert one.next(0) == Idle(None)
 
 
-def test_a_host_that_wants_fewer_downloads_is_asked_for_one_until_it_comes() -> None:
-    one, jobs = scheduler(), [job(ended=True) for _ in range(4)]
-    for it in jobs:
-        one.deliver(it)
-    assert [one.next(0), one.next(0)] == [StartDownload(jobs[0]), StartDownload(jobs[1])]
-    assert one.downloads_throttled(jobs[0], "HTTP 429", None, 0.1)
-    one.fetched(0)
-    one.downloaded()
-    assert one.paused == "downloads: HTTP 429", "what was under way before says nothing"
-    idle = one.next(0.1)
-    assert isinstance(idle, Idle)
-    assert idle.until is not None
-    assert 0.5 <= idle.until - 0.1 <= 1
-    assert one.next(idle.until) == StartDownload(jobs[0])
-    assert one.next(idle.until) == Idle(None), "one at a time"
-    assert one.downloads_throttled(jobs[0], "HTTP 429", 30, 5)
-    assert one.waiting_downloads == 3
-    assert one.next(5) == Idle(35)
-    assert one.next(35) == StartDownload(jobs[0])
-    one.fetched(35)
-    one.downloaded()
-    assert one.paused is None
-    assert [one.next(36), one.next(36)] == [StartDownload(jobs[2]), StartDownload(jobs[3])]
-
-
-def test_downloads_that_are_refused_together_count_once() -> None:
-    one, jobs = scheduler(Limits(downloads=6)), [job(ended=True) for _ in range(6)]
-    for it in jobs:
-        one.deliver(it)
-        assert one.next(0) == StartDownload(it)
-    for it in jobs:
-        assert one.downloads_throttled(it, "HTTP 429", None, 0.1)
-    idle = one.next(0.1)
-    assert isinstance(idle, Idle)
-    assert idle.until is not None
-    assert idle.until <= 0.1 + 1
-
-
-def test_a_host_that_refuses_for_too_long_is_not_waited_for() -> None:
-    one, jobs, now, waits = scheduler(), [job(ended=True, download_since=100) for _ in range(3)], 100.0, []
-    for it in jobs:
-        one.deliver(it)
-    assert one.next(now) == StartDownload(jobs[0])
-    while one.downloads_throttled(jobs[0], "HTTP 429", None, now):
-        idle = one.next(now)
-        assert isinstance(idle, Idle)
-        assert idle.until is not None
-        waits.append(idle.until - now)
-        now = idle.until
-        assert one.next(now) == StartDownload(jobs[0])
-    assert 100 + DOWNLOAD_SECONDS - BACKOFF_MOST <= now <= 100 + DOWNLOAD_SECONDS
-    assert all(min(BACKOFF_MOST, 2**n) / 2 <= wait <= min(BACKOFF_MOST, 2**n) for n, wait in enumerate(waits))
-    assert one.next(now) == Idle(None), "who was told so reports the end of it"
-    one.downloaded()
-    jobs[1].download_since = now
-    assert one.next(now) == StartDownload(jobs[1])
-    assert not one.downloads_throttled(jobs[1], "HTTP 429", None, now), "nothing came for all that time"
-
-
-def test_a_download_is_refused_for_no_longer_than_it_may_take() -> None:
-    one, it = scheduler(), job(ended=True, download_since=0)
-    one.deliver(it)
-    assert one.next(500) == StartDownload(it)
-    assert not one.downloads_throttled(it, "HTTP 429", DOWNLOAD_SECONDS - 499, 500)
-    one.downloaded()
-    one.deliver(it)
-    assert one.next(500) == StartDownload(it)
-    assert one.downloads_throttled(it, "HTTP 429", DOWNLOAD_SECONDS - 500, 500)
-
-
 def test_throttled_queries_back_off_and_an_answer_ends_that() -> None:
     one, it, now, waits = scheduler(), job(), 0.0, []
     one.watch(it, 0)
@@ -909,13 +839,8 @@ def settle(one: Scheduler, step: Any, now: float, rng: Random) -> None:
             one.release(it, now)
             one.deliver(it)
             one.ended(it, now)
-    elif dice < 0.6:
-        if dice < 0.5:
-            one.fetched(now)
-        one.downloaded()
     elif dice < 0.7:
-        if not one.downloads_throttled(step.job, "slow", rng.choice([None, 5.0]), now):
-            one.downloaded()
+        one.downloaded()
     elif dice < 0.85:
         one.download_later(step.job, now + 1)
     else:

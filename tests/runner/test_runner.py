@@ -13,7 +13,6 @@ from rsbatch.ledger.records import seconds_of
 from rsbatch.ledger.state import Bucket
 from rsbatch.lifecycle import State
 from rsbatch.model import Limits, Rules, Selection
-from rsbatch.net.fetch import FetchError, FetchKind, HttpFetcher, Sink
 from rsbatch.planning import Category
 from rsbatch.saver import Saver
 from rsbatch.scheduler import Halt, Job
@@ -360,7 +359,7 @@ def test_select_and_limit_restrict_submissions_only(world: World) -> None:
 
 
 @pytest.mark.parametrize("fault", ["image-cut-length", "image-cut-clean", "image-html", "image-text", "image-403",
-                                   "image-404", "image-5xx", "image-429", "image-reset", "image-redirect"])  # fmt: skip
+                                   "image-404", "image-5xx", "image-reset", "image-redirect"])  # fmt: skip
 def test_bad_downloads_are_got_over(fault: str) -> None:
     world = World(Settings(service_time=5, faults={fault: 0.5}))
     result = world.run(tasks(16))
@@ -378,33 +377,6 @@ def test_a_download_that_never_works_fails_for_now_and_submits_nothing() -> None
     world.use(faults={})
     result = world.run(tasks(2))
     assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
-
-
-@pytest.mark.parametrize(("until", "failed"), [(400.0, 0), (1200.0, 8)])
-def test_an_image_host_that_refuses_is_waited_for(monkeypatch: pytest.MonkeyPatch, until: float, failed: int) -> None:
-    """It uses up no attempts: what fails once after that is tried again."""
-    fetch, asked, shaken = HttpFetcher.fetch, [], set()
-
-    async def refusing(fetcher: HttpFetcher, url: str, sink: Sink, *, max_bytes: int) -> int:
-        asked.append(anyio.current_time())
-        if anyio.current_time() < begun + until:
-            raise FetchError("HTTP 429", FetchKind.THROTTLED)
-        if url not in shaken:
-            shaken.add(url)
-            raise FetchError("HTTP 503", FetchKind.TRANSIENT)
-        return await fetch(fetcher, url, sink, max_bytes=max_bytes)
-
-    monkeypatch.setattr(HttpFetcher, "fetch", refusing)
-    world, begun = World(Settings(service_time=5)), 0.0
-    result = world.run(tasks(8))
-    assert result.tasks[Category.FAILED] == failed
-    assert result.tasks[Category.SAVED] == 8 - failed
-    assert len(asked) < 50
-    assert "downloads: HTTP 429" in {s.paused for s in world.observer.snapshots}
-    monkeypatch.setattr(HttpFetcher, "fetch", fetch)
-    result = world.run(tasks(8))
-    assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
-    assert set(world.paid().values()) == {1}
 
 
 @pytest.mark.parametrize(
