@@ -121,7 +121,8 @@ def test_a_rescue_that_went_elsewhere(simulate: Callable[..., Server], project: 
         subprocess.run(command, shell=True, check=True)
     if "put these lines into" in done.stderr:  # under load there may be more than the limit leaves room for
         lines = (line for line in done.stderr.splitlines(keepends=True) if line.startswith('{"v":'))
-        (project.output / "ledger.jsonl.rescue").open("a").writelines(lines)
+        with (project.output / "ledger.jsonl.rescue").open("a") as rescue:
+            rescue.writelines(lines)
     told = _follow(project, Done(4, done.stdout, done.stderr), "mend the disk, then: ")
     assert told.code == 0, told.out + told.err
     assert "were taken in" in told.err
