@@ -3,7 +3,8 @@
 Rule: a history with the plain five records (`submitting`, `submitted`, `generated`, `downloaded`, `saved`) is three
 places in the file and what finds them, 100 bytes in all instead of a thousand; it is made again, by the same fold,
 when it is asked for. Any other history is held as `LedgerState` holds it, and so is one to which something happens
-later. What must be read for a record is read before anything is changed: where that fails, nothing has happened.
+later, and one whose lines are not all durable. What must be read for a record is read before anything is changed:
+where that fails, nothing has happened.
 
 While anybody holds a history, to ask for it again gives the same object.
 """
@@ -11,10 +12,11 @@ While anybody holds a history, to ask for it again gives the same object.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from heapq import merge
+from math import inf
 from operator import attrgetter
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -32,8 +34,8 @@ _SINCE = attrgetter("since")
 class LargeState(LedgerState):
     """A ledger's state whose plain saved histories are read again from `line_at`, which gives the line at a place.
 
-    `line_at` is asked for places of records that `apply` took in before `keep_all`. It raises StoreError, as do all
-    methods that give histories, but for `unsettled` and `jobs_out`, and `apply`.
+    `line_at` is asked for places of records that were replayed, or that `written` was told of. It raises StoreError, as
+    do all methods that give histories, but for `unsettled` and `jobs_out`, and `apply`.
     """
 
     def __init__(self, line_at: Callable[[int], bytes]) -> None:
@@ -43,15 +45,24 @@ class LargeState(LedgerState):
         self._made: WeakValueDictionary[int, History] = WeakValueDictionary()
         self._maker = LedgerState()
         self._places: dict[int, list[int]] = {}  # of the lines of plain histories that are not saved yet, by `since`
+        self._done: OrderedDict[int, tuple[History, list[int]]] = OrderedDict()  # those that are, but not durable
+        self._durable: float = inf
+        """Before which place all lines can be read."""
         self._keeps_all = False
         self._plain = PlainLines(self)
 
     def keep_all(self) -> None:
-        """From here on hold every history: the lines of further records cannot be read.
+        """From here on hold every history that is not saved yet: the lines of further records are in no file.
 
-        They are in no file that is read, or, in a run, are taken in before they are written, which may fail.
+        So it stays until `written` tells of them, and for a history that was under way it stays for good.
         """
         self._keeps_all = True
+        self._places.clear()
+
+    def written(self, end: int) -> None:
+        """See `LedgerState`."""
+        self._keeps_all, self._durable = False, end
+        self._let_go()
 
     # what can be asked
 
@@ -135,6 +146,8 @@ class LargeState(LedgerState):
 
     def take(self, blocks: Iterable[Sequence[bytes]]) -> int:
         """See `LedgerState`; plain histories are kept without a fold of their records."""
+        if self._keeps_all:
+            return super().take(blocks)
         at = 0
         for lines in blocks:
             at = self._plain.take(lines, at)
@@ -169,8 +182,11 @@ class LargeState(LedgerState):
     def _held(self, task: str, key: str) -> History | None:
         self._plain.give_up(key)
         held = super().get(task, key)
-        row = None if held is not None else self._rows.find(task, key)
-        return held if row is None else self._hold(row)
+        if held is not None:
+            self._done.pop(held.since, None)
+            return held
+        row = self._rows.find(task, key)
+        return None if row is None else self._hold(row)
 
     def _step(self, event: Event, value: Mapping[str, Any], at: int) -> History:
         history = super()._step(event, value, at)
@@ -198,19 +214,35 @@ class LargeState(LedgerState):
             places.append(at)
             if event is Event.SAVED:
                 del self._places[since]
-                self._settle(history, value["files"], places)
+                if len(value["files"]) == 1:
+                    self._done[since] = history, places
+                    self._let_go()
 
-    def _settle(self, history: History, files: Sequence[Mapping[str, Any]], places: list[int]) -> None:
-        """Hold a history as a row, if it is alone with its key and has one file, and no index was asked for yet."""
-        if len(files) != 1 or self._by_key.get(history.key) is not history:
-            return
-        if self._by_id is not None or self._by_job is not None:
-            return
-        path = files[0]["path"]
-        del self._by_key[history.key], self._owners[path]
+    def _let_go(self) -> None:
+        """Hold saved histories whose lines can be read as rows, if each is alone with its key and its path."""
+        rows: list[Row] = []
+        first = self._rows.ever
+        while self._done:
+            history, places = next(iter(self._done.values()))
+            if places[-1] >= self._durable:
+                break
+            self._done.popitem(last=False)
+            path, job = history.files[0].path, str(history.job_id)  # it is saved, so it has one
+            if self._by_key.get(history.key) is history and self._owners.get(path) is history:
+                self._forget(history, path, job)
+                self._made[first + len(rows)] = history
+                rows.append((history.since, history.task, history.key, path, job, places[0], places[1], places[4]))
+        if rows:
+            self._rows.add(rows)
+
+    def _forget(self, history: History, path: str, job: str) -> None:
+        """Take a history out of all that finds it."""
         self._count -= 1
-        job = str(history.job_id)  # it is saved, so it has one
-        self._rows.add([(history.since, history.task, history.key, path, job, places[0], places[1], places[4])])
+        del self._by_key[history.key], self._owners[path]
+        if self._by_id is not None:
+            self._by_id[history.task].remove(history)
+        if self._by_job is not None and self._by_job.get(job) is history:
+            del self._by_job[job]
 
     def _hold(self, row: int) -> History:
         """Hold the history of a row as an object again: something happens to it."""
@@ -235,7 +267,12 @@ class _Rows:
         self.keys, self.paths, self._tasks, self._jobs = (_Index(self._dropped) for _ in range(4))
 
     def __len__(self) -> int:
-        return len(self.since) - len(self._dropped)
+        return self.ever - len(self._dropped)
+
+    @property
+    def ever(self) -> int:
+        """How many there are with those that were dropped: what the next one's number is."""
+        return len(self.since)
 
     def __iter__(self) -> Iterator[int]:
         return (row for row in range(len(self.since)) if row not in self._dropped)

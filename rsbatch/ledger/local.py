@@ -118,14 +118,7 @@ class LocalLedgerFile:
 
     def line_at(self, offset: int) -> bytes:
         """Give the line that begins at `offset`, without its newline; raises StoreError."""
-        try:
-            fd = _open(self._fs, self.path, os.O_RDONLY)
-            try:
-                return _line_at(self._fs, fd, offset)
-            finally:
-                release(self._fs, fd)
-        except OSError as exc:
-            raise _store_error("read", self.path, exc) from exc
+        return self._lines(offset)
 
     def rescue(self, lines: Sequence[bytes]) -> str:
         """Keep lines that the ledger could not take, in the first place that can be written, and on stderr."""
@@ -158,7 +151,7 @@ class LocalLedgerFile:
 
 
 LARGE = 64 * 1024 * 1024
-"""Bytes, from which on what a ledger says is held as places in it; before it there is little to gain."""
+"""Bytes, from which on what a ledger says when it is opened is held as places in it; before it there is little to gain."""
 
 
 def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tuple[LocalLedgerFile, LedgerState, str]:
@@ -166,7 +159,8 @@ def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tupl
 
     The text says, in sentences, if a tail was torn or records were taken in. Raises LedgerBusy, LedgerDamaged or
     StoreError. From `large` bytes on a saved history is read from the file when it is asked for, which raises
-    StoreError: nothing that is in the file now is changed there while it is open, and a copy has it at the same places.
+    StoreError, and so is any that is saved from now on: nothing that is durable is changed while the file is open, and a
+    copy has it at the same places.
     """
     path = folder / NAME
     lines = Lines(path, fs)
@@ -185,6 +179,7 @@ def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tupl
             _write_last_again(fs, fd, replayed)
         elif replayed.torn or size or merged.lines:
             fd, size = _renew(fs, fd, path, size, b"".join(merged.lines))
+            lines.close()  # of the old file, to which nothing is added
         if rescued is not None:
             _put_away_rescue(fs, folder, rescued)
             said.append(_told(merged))
@@ -227,11 +222,12 @@ def _replay(file: BinaryIO, path: Path, lines: Lines, large: int) -> Replayed:
     """Read a ledger from its beginning; from `large` bytes on its state is one that reads again."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    state = LargeState(lines) if size >= large else LedgerState()
+    state = LargeState(lines)
+    if size < large:
+        state.keep_all()
     with reading(file, "reading the ledger") as told:
         replayed = replay(told, str(path), state)
-    if isinstance(state, LargeState):
-        state.keep_all()
+    state.keep_all()
     return replayed
 
 
@@ -240,25 +236,29 @@ class Lines:
 
     def __init__(self, path: Path, fs: FileSystem) -> None:
         self._path, self._fs = path, fs
-        self._file: BinaryIO | None = None
+        self._opened: tuple[int, weakref.finalize[[FileSystem, int], Lines]] | None = None
 
     def __call__(self, offset: int) -> bytes:
         """Give the line without its newline. Raises StoreError."""
+        size = _LINE
         try:
-            if self._file is None:
-                self._file = _reader(self._fs, self._path)
-                weakref.finalize(self, self._file.close)
-            self._file.seek(offset)
-            return self._file.readline().removesuffix(b"\n")
+            if self._opened is None:
+                fd = _open(self._fs, self._path, os.O_RDONLY)
+                self._opened = fd, weakref.finalize(self, release, self._fs, fd)
+            while True:
+                data = read_at(self._fs, self._opened[0], size, offset)
+                line, newline, _ = data.partition(b"\n")
+                if newline or len(data) < size:
+                    return line
+                size *= 8
         except OSError as exc:
             raise _store_error("read", self._path, exc) from exc
 
     def close(self) -> None:
         """Close the file; it is opened again if more is asked for."""
-        file, self._file = self._file, None
-        if file is not None:
-            with suppress(OSError):  # nothing was written to it
-                file.close()
+        if self._opened is not None:
+            self._opened[1]()
+            self._opened = None
 
 
 def stamp_of(folder: Path) -> tuple[int, int, int] | None:
@@ -380,16 +380,6 @@ def _open(fs: FileSystem, path: Path, flags: int) -> int:
         release(fs, fd)
         raise
     return fd
-
-
-def _line_at(fs: FileSystem, fd: int, offset: int) -> bytes:
-    size = _LINE
-    while True:
-        data = read_at(fs, fd, size, offset)
-        line, newline, _ = data.partition(b"\n")
-        if newline or len(data) < size:
-            return line
-        size *= 8
 
 
 def _reader(fs: FileSystem, path: Path) -> BinaryIO:

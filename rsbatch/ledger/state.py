@@ -206,6 +206,9 @@ class LedgerState:
 
     # the fold
 
+    def written(self, end: int) -> None:
+        """Take in that all lines that begin before `end`, in bytes, can be read from the ledger by now."""
+
     def take(self, blocks: Iterable[Sequence[bytes]]) -> int:
         """Take in all lines of a ledger, some at a time, without their newlines; gives where the last one ends.
 

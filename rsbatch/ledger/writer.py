@@ -75,6 +75,7 @@ class Ledger:
         self._end = file.size
         self._durable = state.seq
         self._flushed: anyio.Event | None = None
+        state.written(file.size)
 
     def put(self, record: Record) -> int:
         """Fold the record and queue its line; gives its `seq`. Raises BadLine for an illegal one, queueing nothing."""
@@ -126,6 +127,7 @@ class Ledger:
             with anyio.CancelScope(shield=True):  # a write that has begun is not left half done
                 await self._file.append(b"".join(lines))
             self._durable = seq
+            self.state.written(self._file.size)
         except StoreError as exc:
             if self.failure is None:
                 self.failure = exc

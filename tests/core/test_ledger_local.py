@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from core_help import NOW, Book, Steps, at, snapshot, started
+from core_help import NOW, Book, Steps, at, saved_file, snapshot, started
 
 from rsbatch import disk
 from rsbatch.errors import LedgerBusy, LedgerDamaged, StoreError
@@ -871,6 +871,25 @@ def test_rescued_records_of_a_large_ledger_that_is_opened(folder: Path) -> None:
     cat = state.of_job(CAT.job)
     assert cat is not None
     assert cat.state is State.SAVED
+    file.close()
+
+
+def test_what_is_saved_after_a_copy_is_read_from_the_copy(folder: Path) -> None:
+    """For the rescue a saved image was looked at, whose lines are in the old file."""
+    write(folder, at(State.SAVED))
+    more = Book().put(started(), *CAT.to(State.SUBMITTED))
+    (folder / RESCUE).write_bytes(b"".join(more.lines[-1:]))
+    file, state, _ = open_ledger(folder, large=0)
+    state.written(file.size)
+    dog, image = Steps("dog"), saved_file("dog.png")
+    steps = (dog.submitting(request={}), dog.submitted(), dog.generated(), dog.downloaded(image), dog.saved(image))
+    for record in steps:
+        line, value = encode(record, seq=state.seq + 1, ts=1.0, run="r2")
+        state.apply(value, file.size)
+        append(file, line)
+        state.written(file.size)
+    assert not list(state.unsettled())
+    assert [told.task for told in state.histories()] == ["cat", "dog"]
     file.close()
 
 
