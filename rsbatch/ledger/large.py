@@ -35,10 +35,11 @@ class LargeState(LedgerState):
     """A ledger's state whose plain saved histories are read again from `line_at`, which gives the line at a place.
 
     `line_at` is asked for places of records that were replayed, or that `written` was told of. It raises StoreError, as
-    do all methods that give histories, but for `unsettled` and `jobs_out`, and `apply`.
+    do all methods that give histories, but for `unsettled` and `jobs_out`, and `apply`. With `keeps_all` it begins as
+    after `keep_all`.
     """
 
-    def __init__(self, line_at: Callable[[int], bytes]) -> None:
+    def __init__(self, line_at: Callable[[int], bytes], *, keeps_all: bool = False) -> None:
         super().__init__()
         self._line_at = line_at
         self._rows = _Rows()
@@ -48,7 +49,7 @@ class LargeState(LedgerState):
         self._done: OrderedDict[int, tuple[History, list[int]]] = OrderedDict()  # those that are, but not durable
         self._durable: float = inf
         """Before which place all lines can be read."""
-        self._keeps_all = False
+        self._keeps_all = keeps_all
         self._plain = PlainLines(self)
 
     def keep_all(self) -> None:
@@ -241,6 +242,8 @@ class LargeState(LedgerState):
         del self._by_key[history.key], self._owners[path]
         if self._by_id is not None:
             self._by_id[history.task].remove(history)
+            if not self._by_id[history.task]:
+                del self._by_id[history.task]
         if self._by_job is not None and self._by_job.get(job) is history:
             del self._by_job[job]
 

@@ -222,9 +222,7 @@ def _replay(file: BinaryIO, path: Path, lines: Lines, large: int) -> Replayed:
     """Read a ledger from its beginning; from `large` bytes on its state is one that reads again."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    state = LargeState(lines)
-    if size < large:
-        state.keep_all()
+    state = LargeState(lines, keeps_all=size < large)
     with reading(file, "reading the ledger") as told:
         replayed = replay(told, str(path), state)
     state.keep_all()
