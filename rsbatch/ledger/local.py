@@ -151,7 +151,7 @@ class LocalLedgerFile:
 
 
 LARGE = 64 * 1024 * 1024
-"""Bytes, from which on what a ledger says when it is opened is held as places in it; before it there is little to gain."""
+"""Bytes, from which on what a ledger says at its opening is held as places in it; before it there is little to gain."""
 
 
 def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tuple[LocalLedgerFile, LedgerState, str]:
@@ -159,8 +159,8 @@ def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tupl
 
     The text says, in sentences, if a tail was torn or records were taken in. Raises LedgerBusy, LedgerDamaged or
     StoreError. From `large` bytes on a saved history is read from the file when it is asked for, which raises
-    StoreError, and so is any that is saved from now on: nothing that is durable is changed while the file is open, and a
-    copy has it at the same places.
+    StoreError, and so is any that is saved from now on: nothing that is durable is changed while the file is open, and
+    a copy has it at the same places.
     """
     path = folder / NAME
     lines = Lines(path, fs)
