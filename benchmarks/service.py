@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 
 SUBMIT, QUERY = b"POST /v1/aiart/openai/image/submit", b"POST /v1/aiart/openai/image/query"
+JSON, PNG = b"application/json", b"image/png"
 
 
 class Service(asyncio.Protocol):
@@ -31,7 +32,6 @@ class Service(asyncio.Protocol):
         self.image, self.needed, self.delay = image, needed, delay
         self.ids, self.queries, self.port = ids, queries, port
         self.buffer = bytearray()
-        self.closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport
@@ -47,36 +47,34 @@ class Service(asyncio.Protocol):
             body = bytes(self.buffer[end + 4 : end + 4 + length])
             first = bytes(self.buffer[:end])
             del self.buffer[: end + 4 + length]
-            self.closing = b"connection: close" in head
-            self.answer(first, body)
+            self.send(*self.answer(first, body), closing=b"connection: close" in head)
 
-    def answer(self, head: bytes, body: bytes) -> None:
+    def answer(self, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """Give the answer's body and what it is."""
         if head.startswith(SUBMIT):
             number = next(self.ids)
-            self.send(json.dumps({"request_id": f"req_{number}", "job_id": f"task_{number}"}).encode())
-        elif head.startswith(QUERY):
+            return json.dumps({"request_id": f"req_{number}", "job_id": f"task_{number}"}).encode(), JSON
+        if head.startswith(QUERY):
             job = json.loads(body)["job_id"]
             asked = self.queries.pop(job, 0) + 1
             if asked < self.needed:
                 self.queries[job] = asked
-                self.send(b'{"status": "WAIT", "created": 1779993296}')
-            else:
-                url = f"http://127.0.0.1:{self.port}/image/{job}.png?signature=abc"
-                self.send(json.dumps({"status": "DONE", "data": [{"url": url}]}).encode())
-        else:
-            self.send(self.image, b"image/png")
+                return b'{"status": "WAIT", "created": 1779993296}', JSON
+            url = f"http://127.0.0.1:{self.port}/image/{job}.png?signature=abc"
+            return json.dumps({"status": "DONE", "data": [{"url": url}]}).encode(), JSON
+        return self.image, PNG
 
-    def send(self, body: bytes, kind: bytes = b"application/json") -> None:
-        last = b"connection: close\r\n" if self.closing else b""
+    def send(self, body: bytes, kind: bytes, *, closing: bool) -> None:
+        last = b"connection: close\r\n" if closing else b""
         head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n%s\r\n" % (kind, len(body), last)
-        if self.delay:
-            asyncio.get_running_loop().call_later(self.delay, self.write, head + body)
+        if self.delay:  # the two are joined when they go: every open answer would hold an image of its own
+            asyncio.get_running_loop().call_later(self.delay, self.write, head, body, closing)
         else:
-            self.write(head + body)
+            self.write(head, body, closing)
 
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
-        if self.closing:
+    def write(self, head: bytes, body: bytes, closing: bool) -> None:
+        self.transport.writelines((head, body))
+        if closing:
             self.transport.close()
 
 
