@@ -35,8 +35,8 @@ class LargeState(LedgerState):
     """A ledger's state whose plain saved histories are read again from `line_at`, which gives the line at a place.
 
     `line_at` is asked for places of records that were replayed, or that `written` was told of. It raises StoreError, as
-    do all methods that give histories, but for `unsettled` and `jobs_out`, and `apply`. With `keeps_all` it begins as
-    after `keep_all`.
+    do all methods that give histories, but for `unsettled` and `jobs_out`, and `apply`. With `keeps_all` it is as
+    after `keep_all` from the beginning.
     """
 
     def __init__(self, line_at: Callable[[int], bytes], *, keeps_all: bool = False) -> None:
@@ -47,22 +47,22 @@ class LargeState(LedgerState):
         self._maker = LedgerState()
         self._places: dict[int, list[int]] = {}  # of the lines of plain histories that are not saved yet, by `since`
         self._done: OrderedDict[int, tuple[History, list[int]]] = OrderedDict()  # those that are, but not durable
-        self._durable: float = inf
-        """Before which place all lines can be read."""
+        self._readable: float = inf
+        """The place before which all lines can be read."""
         self._keeps_all = keeps_all
         self._plain = PlainLines(self)
 
     def keep_all(self) -> None:
-        """From here on hold every history that is not saved yet: the lines of further records are in no file.
+        """From here on hold whole what is not a row yet, since the lines of further records are in no file.
 
-        So it stays until `written` tells of them, and for a history that was under way it stays for good.
+        After `written` that holds for what was under way; what begins later becomes a row.
         """
         self._keeps_all = True
         self._places.clear()
 
     def written(self, end: int) -> None:
         """See `LedgerState`."""
-        self._keeps_all, self._durable = False, end
+        self._keeps_all, self._readable = False, end
         self._let_go()
 
     # what can be asked
@@ -220,21 +220,27 @@ class LargeState(LedgerState):
                     self._let_go()
 
     def _let_go(self) -> None:
-        """Hold saved histories whose lines can be read as rows, if each is alone with its key and its path."""
+        """Hold saved histories whose lines can be read as rows, if each is alone with its key and its path.
+
+        Rows of one key would make a search of the table long.
+        """
         rows: list[Row] = []
         first = self._rows.ever
         while self._done:
             history, places = next(iter(self._done.values()))
-            if places[-1] >= self._durable:
+            if places[-1] >= self._readable:
                 break
             self._done.popitem(last=False)
             path, job = history.files[0].path, str(history.job_id)  # it is saved, so it has one
-            if self._by_key.get(history.key) is history and self._owners.get(path) is history:
+            if self._is_alone(history) and self._owners.get(path) is history:
                 self._forget(history, path, job)
                 self._made[first + len(rows)] = history
                 rows.append((history.since, history.task, history.key, path, job, places[0], places[1], places[4]))
         if rows:
             self._rows.add(rows)
+
+    def _is_alone(self, history: History) -> bool:
+        return self._by_key.get(history.key) is history and not self._rows.keys.knows(history.key)
 
     def _forget(self, history: History, path: str, job: str) -> None:
         """Take a history out of all that finds it."""

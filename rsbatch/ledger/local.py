@@ -158,9 +158,9 @@ def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tupl
     """Lock and read the ledger in `folder`, making both where they are missing, and take in what was rescued.
 
     The text says, in sentences, if a tail was torn or records were taken in. Raises LedgerBusy, LedgerDamaged or
-    StoreError. From `large` bytes on a saved history is read from the file when it is asked for, which raises
-    StoreError, and so is any that is saved from now on: nothing that is durable is changed while the file is open, and
-    a copy has it at the same places.
+    StoreError. A history that is saved from now on is read from the file when it is asked for, which raises
+    StoreError; from `large` bytes on so is one that is saved already. Nothing that is durable is changed while the file
+    is open, and a copy has it at the same places.
     """
     path = folder / NAME
     lines = Lines(path, fs)
@@ -171,7 +171,7 @@ def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tupl
         raise _store_error("open", path, exc) from exc
     try:
         with fs.reader(fs.dup(fd)) as file:
-            replayed = _replay(file, path, lines, large)
+            replayed = _replay(file, path, lambda size: LargeState(lines, keeps_all=size < large))
         said = [_keep_torn(fs, path, replayed)]
         rescued, size = _read_rescue(fs, folder), replayed.end
         merged = merge(replayed.state, rescued or b"", size)
@@ -208,7 +208,7 @@ def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> Ledg
     try:
         rescued = _read_rescue(fs, folder)
         with _reader(fs, path) as file:
-            replayed = _replay(file, path, Lines(path, fs), large)
+            replayed = _replay(file, path, lambda size: LargeState(Lines(path, fs)) if size >= large else LedgerState())
     except FileNotFoundError:
         return LedgerState()
     except OSError as exc:
@@ -218,14 +218,14 @@ def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> Ledg
     return replayed.state
 
 
-def _replay(file: BinaryIO, path: Path, lines: Lines, large: int) -> Replayed:
-    """Read a ledger from its beginning; from `large` bytes on its state is one that reads again."""
-    size = file.seek(0, os.SEEK_END)
+def _replay(file: BinaryIO, path: Path, state_for: Callable[[int], LedgerState]) -> Replayed:
+    """Read a ledger from its beginning into the state for its size in bytes."""
+    state = state_for(file.seek(0, os.SEEK_END))
     file.seek(0)
-    state = LargeState(lines, keeps_all=size < large)
     with reading(file, "reading the ledger") as told:
         replayed = replay(told, str(path), state)
-    state.keep_all()
+    if isinstance(state, LargeState):
+        state.keep_all()
     return replayed
 
 

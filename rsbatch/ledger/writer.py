@@ -127,7 +127,6 @@ class Ledger:
             with anyio.CancelScope(shield=True):  # a write that has begun is not left half done
                 await self._file.append(b"".join(lines))
             self._durable = seq
-            self.state.written(self._file.size)
         except StoreError as exc:
             if self.failure is None:
                 self.failure = exc
@@ -138,6 +137,9 @@ class Ledger:
                 self.failure = StoreError("a write of the ledger was interrupted")
                 self._rescue(lines)
             raise
+        self.state.written(
+            self._file.size
+        )  # whatever fails there, these lines are durable: they are not for the rescue
 
     def _rescue(self, lines: Sequence[bytes]) -> None:
         if lines:

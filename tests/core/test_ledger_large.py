@@ -109,7 +109,7 @@ def view(state: LedgerState) -> Any:
         "owners": {path: told(state.owner_of(path)) for path in paths(state)},
         "out": [told(h) for h in state.jobs_out()],
         "spend": (state.spend.usd, state.spend.unpriced, state.redos, state.seq),
-        # asking for these makes indexes: from then on nothing more is let go of
+        # asking for these makes indexes, which are kept up from then on
         "ids": [[told(h) for h in state.of_id(name)] for name in names],
         "jobs": {job: told(h) for job, h in state.jobs().items()},
         "found": {job: state.of_job(job) is not None for job in [*state.jobs(), "none"]},
@@ -207,6 +207,19 @@ def test_many() -> None:
             assert told(two.large.get(name, key_of(name))) == told(two.plain.get(name, key_of(name)))
             assert [told(h) for h in two.large.of_id(name)] == [told(h) for h in two.plain.of_id(name)]
         assert told(two.large.owner_of(f"{number}.png")) == told(two.plain.owner_of(f"{number}.png"))
+
+
+def test_of_one_key_only_the_first_is_let_go_of() -> None:
+    """Rows of one key are found one after another."""
+    two = plain(0)
+    for name in ("one", "two", "three"):
+        steps, file = Steps(name, key=key_of("same")), saved_file(f"{name}.png")
+        two.put(steps.submitting(request={}), steps.submitted(), steps.generated())
+        two.put(steps.downloaded(file), steps.saved(file))
+        two.sync()
+    for state in (two.large, two.live):
+        assert [h.task for h in state.unsettled()] == ["two", "three"]
+    two.same()
 
 
 def test_who_holds_a_history_is_given_it_again() -> None:

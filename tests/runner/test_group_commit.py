@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -121,3 +122,25 @@ def test_a_task_that_asyncio_cancels_before_the_write_begins_leaves_it_to_the_ot
 
     asyncio.run(main())
     assert (book.groups, book.ledger.failure) == ([2], None)
+
+
+@pytest.mark.anyio
+async def test_what_is_durable_does_not_go_to_the_rescue_whatever_comes_after() -> None:
+    """An intent in the rescue counts as never sent, and who waits for one that is durable sends."""
+    book, sent = Book(), []
+
+    def no_memory(end: int) -> None:
+        raise MemoryError
+
+    book.ledger.state.written = no_memory  # type: ignore[method-assign]
+
+    async def submit(number: int) -> None:
+        with suppress(MemoryError):
+            await book.ledger.write(intent(number))
+            sent.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(2):
+            group.start_soon(submit, number)
+    assert len(sent) == 1, "one met the error, the other did not"
+    assert (book.disk.data.count(b"\n"), book.disk.rescued) == (2, b"")
