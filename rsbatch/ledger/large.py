@@ -46,7 +46,7 @@ class LargeState(LedgerState):
         self._made: WeakValueDictionary[int, History] = WeakValueDictionary()
         self._maker = LedgerState()
         self._places: dict[int, list[int]] = {}  # of the lines of plain histories that are not saved yet, by `since`
-        self._done: OrderedDict[int, tuple[History, list[int]]] = OrderedDict()  # those that are, but not durable
+        self._done: OrderedDict[int, tuple[History, str, list[int]]] = OrderedDict()  # those that are, not durable yet
         self._readable: float = inf
         """The place before which all lines can be read."""
         self._keeps_all = keeps_all
@@ -216,7 +216,7 @@ class LargeState(LedgerState):
             if event is Event.SAVED:
                 del self._places[since]
                 if len(value["files"]) == 1:
-                    self._done[since] = history, places
+                    self._done[since] = history, value["files"][0]["path"], places
                     self._let_go()
 
     def _let_go(self) -> None:
@@ -227,11 +227,11 @@ class LargeState(LedgerState):
         rows: list[Row] = []
         first = self._rows.ever
         while self._done:
-            history, places = next(iter(self._done.values()))
+            history, path, places = next(iter(self._done.values()))
             if places[-1] >= self._readable:
                 break
             self._done.popitem(last=False)
-            path, job = history.files[0].path, str(history.job_id)  # it is saved, so it has one
+            job = str(history.job_id)  # it is saved, so it has one
             if self._is_alone(history) and self._owners.get(path) is history:
                 self._forget(history, path, job)
                 self._made[first + len(rows)] = history

@@ -137,9 +137,8 @@ class Ledger:
                 self.failure = StoreError("a write of the ledger was interrupted")
                 self._rescue(lines)
             raise
-        self.state.written(
-            self._file.size
-        )  # whatever fails there, these lines are durable: they are not for the rescue
+        # Not in the `try`: whatever fails here, these lines are durable, and so not for the rescue.
+        self.state.written(self._file.size)
 
     def _rescue(self, lines: Sequence[bytes]) -> None:
         if lines:
