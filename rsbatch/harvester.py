@@ -177,8 +177,15 @@ class Harvester:
         now = anyio.current_time()
         since = now if job.download_since is None else job.download_since
         asked_for = failure.retry_after if isinstance(failure, FetchError) else None
-        step = retry.after_download(job.download_attempts, now - since, self._course.edges.rng, asked_for or 0.0)
-        same_url = isinstance(failure, FetchError) and failure.kind is FetchKind.TRANSIENT
+        rng = self._course.edges.rng
+        if isinstance(failure, FetchError) and failure.kind is FetchKind.THROTTLED:
+            job.download_attempts -= 1  # it says nothing of this image
+            job.download_refusals += 1
+            self._course.scheduler.host_refused(job, asked_for, now)
+            step = retry.after_download_refused(job.download_refusals, now - since, rng, asked_for or 0.0)
+        else:
+            step = retry.after_download(job.download_attempts, now - since, rng, asked_for or 0.0)
+        same_url = isinstance(failure, FetchError) and failure.kind in {FetchKind.TRANSIENT, FetchKind.THROTTLED}
         inline = any(url.startswith("data:") for url in job.images)
         if isinstance(step, retry.GiveUp):
             self._course.scheduler.downloaded()

@@ -55,10 +55,13 @@ def after_download(attempts: int, since_first: float, rng: Random, at_least: flo
 
     `at_least` is what the server asked to wait, 0 where it did not.
     """
-    wait = max(backoff(attempts, rng), at_least)
-    if attempts >= DOWNLOAD_ATTEMPTS or since_first + wait > DOWNLOAD_SECONDS:
-        return GiveUp()
-    return Again(wait)
+    return GiveUp() if attempts >= DOWNLOAD_ATTEMPTS else after_download_refused(attempts, since_first, rng, at_least)
+
+
+def after_download_refused(refusals: int, since_first: float, rng: Random, at_least: float = 0.0) -> Again | GiveUp:
+    """Decide on a download that its host refused `refusals` times for its rate: time alone ends the tries."""
+    wait = max(backoff(refusals, rng), at_least)
+    return GiveUp() if since_first + wait > DOWNLOAD_SECONDS else Again(wait)
 
 
 def after_unknown(since_first: float) -> Again | GiveUp:

@@ -50,7 +50,8 @@ DOWNLOADS_AHEAD = 4
 """How many images may wait for each download at a time, `in_flight` at least, before no more are bought: what is paid
 and not fetched can be lost, and addresses of images expire."""
 REFUSED_SECONDS = 1.0
-"""The pause after a refusal without `Retry-After` while jobs are out: their ends, not time, make room."""
+"""The pause after a refusal without `Retry-After` while jobs are out: their ends, not time, make room. Of a host of
+images, too, since each image that it refused waits longer by itself."""
 
 T = TypeVar("T")
 
@@ -93,6 +94,7 @@ class Job:
     empties: int = 0
     unknown_since: float | None = None
     download_attempts: int = 0
+    download_refusals: int = 0
     download_since: float | None = None
     images: tuple[str, ...] = ()
     kind: str = ""
@@ -221,6 +223,8 @@ class Scheduler:
         self._jobs: _DueHeap[Job] = _DueHeap()
         self._downloads: deque[Job] = deque()
         self._later_downloads: _DueHeap[Job] = _DueHeap()
+        self._hosts_from: dict[str, float] = {}
+        """From when a host of images that wanted fewer requests may be asked again."""
         self._unfetched: set[Job] = set()
         """Jobs that ended well and are asked for once more, since we have no address of their images that is good."""
         self._submit_gate = RateGate(limits.submits_per_second)
@@ -307,13 +311,16 @@ class Scheduler:
         return Idle(self._next_time())
 
     def _next_download(self, now: float) -> StartDownload | None:
-        if self.open.downloads >= self.limits.downloads:
-            return None
-        job = self._later_downloads.pop(now) or (self._downloads.popleft() if self._downloads else None)
-        if job is None:
-            return None
-        self.open.downloads += 1
-        return StartDownload(job)
+        while self.open.downloads < self.limits.downloads:
+            job = self._later_downloads.pop(now) or (self._downloads.popleft() if self._downloads else None)
+            if job is None:
+                break
+            at = self._hosts_from.get(_host(job), now)
+            if at <= now:
+                self.open.downloads += 1
+                return StartDownload(job)
+            self._later_downloads.push(at, job)
+        return None
 
     def _next_query(self, now: float) -> StartQuery | None:
         while (at := self._query_time()) is not None and at <= now:
@@ -568,6 +575,11 @@ class Scheduler:
         self.open.downloads -= 1
         self._later_downloads.push(due, job)
 
+    def host_refused(self, job: Job, retry_after: float | None, now: float) -> None:
+        """The host of the job's images wants fewer requests, of all jobs; what becomes of this one is told next."""
+        host = _host(job)
+        self._hosts_from[host] = max(self._hosts_from.get(host, now), now + (retry_after or REFUSED_SECONDS))
+
     def ask_fresh(self, job: Job, due: float) -> None:
         """A download ended badly and needs fresh URLs: the job is asked for at `due`."""
         self.open.downloads -= 1
@@ -577,3 +589,9 @@ class Scheduler:
     def _await_address(self, job: Job) -> None:
         if not job.restore:  # what was saved once holds up nothing
             self._unfetched.add(job)
+
+
+def _host(job: Job) -> str:
+    """Where the job's images are, as their first address has it; all of a job are of one place."""
+    address = job.images[0] if job.images else ""
+    return address.partition("//")[2].partition("/")[0]

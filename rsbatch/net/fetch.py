@@ -39,7 +39,9 @@ class FetchKind(Enum):
     REFUSED = "refused"
     """We will not take it: address, scheme, too large, encoded. The same URL is not worth another try."""
     TRANSIENT = "transient"
-    """5xx, 408, 425, 429, reset, timeout, short body: the same URL may work later."""
+    """5xx, 408, 425, reset, timeout, short body: the same URL may work later."""
+    THROTTLED = "throttled"
+    """429: the host wants fewer requests for now, whichever image they are for."""
 
 
 class FetchError(Exception):
@@ -184,14 +186,10 @@ def _check_answer(response: httpx.Response, max_bytes: int) -> None:
     status = response.status_code
     if status != 200:
         answer = f"HTTP {status}"
-        if status in (408, 425, 429):
-            wait = retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
-            raise FetchError(answer, FetchKind.TRANSIENT, wait)
-        if 400 <= status < 500:
+        if 400 <= status < 500 and status not in (408, 425, 429):
             raise FetchError(answer, FetchKind.EXPIRED)
-        raise FetchError(
-            answer, FetchKind.TRANSIENT, retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
-        )
+        kind = FetchKind.THROTTLED if status == 429 else FetchKind.TRANSIENT
+        raise FetchError(answer, kind, retry_after(response.headers.get("Retry-After"), datetime.now(UTC)))
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise FetchError(f"sent encoded ({printable(encoding, 40)}) though asked not to", FetchKind.REFUSED)

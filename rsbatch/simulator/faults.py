@@ -128,6 +128,8 @@ FAULTS: tuple[Fault, ...] = (
     _fault("image", "image-403", "image-error", "403, as if the URL had expired early"),
     _fault("image", "image-404", "image-error", "404"),
     _fault("image", "image-5xx", "image-error", "500, 502 or 503"),
+    _fault("image", "image-429-seconds", "image-429", "429 with `Retry-After` in seconds"),
+    _fault("image", "image-429-bare", "image-429", "429 without `Retry-After`"),
     _fault("image", "image-reset", "image-reset", "the connection is reset"),
     _fault("image", "image-redirect", "image-redirect", "302 to another URL of the same image"),
     _fault("image", "image-hang", "hang", "no answer until the connection is closed"),

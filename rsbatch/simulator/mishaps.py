@@ -203,6 +203,8 @@ MISHAPS: Mapping[str, Mishap] = MappingProxyType(
         "image-403": _store(403, "AccessDenied", "Request has expired"),
         "image-404": _store(404, "NoSuchKey", "The specified key does not exist."),
         "image-5xx": _store_5xx,
+        "image-429-seconds": _429_seconds,
+        "image-429-bare": _429_bare,
         "image-reset": _reset,
         "image-redirect": _redirect,
         "image-hang": _hang,

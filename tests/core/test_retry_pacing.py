@@ -21,6 +21,7 @@ from rsbatch.retry import (
     Again,
     GiveUp,
     after_download,
+    after_download_refused,
     after_refusal,
     after_unknown,
     backoff,
@@ -76,6 +77,16 @@ def test_after_a_download(attempts: int, since: float, at_least: float, again: b
     assert isinstance(step, Again) == again
     if isinstance(step, Again):
         assert step.after >= at_least
+
+
+@pytest.mark.parametrize("refusals", [1, DOWNLOAD_ATTEMPTS, 40])
+def test_after_a_download_that_was_refused_for_its_rate(refusals: int) -> None:
+    """The waits are those of the attempts; the count of them ends nothing."""
+    assert after_download_refused(refusals, 0, Random(1)) == Again(backoff(refusals, Random(1)))
+    assert after_download_refused(refusals, 0, Random(1), 70) == Again(70)
+    assert after_download_refused(refusals, DOWNLOAD_SECONDS - 70, Random(1), 70) == Again(70)
+    assert after_download_refused(refusals, DOWNLOAD_SECONDS - 69, Random(1), 70) == GiveUp()
+    assert after_download_refused(refusals, DOWNLOAD_SECONDS, Random(1)) == GiveUp()
 
 
 @pytest.mark.parametrize(

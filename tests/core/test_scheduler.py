@@ -578,6 +578,39 @@ def test_a_download_that_waits_for_room_is_no_time_to_wake_at() -> None:
     assert one.next(0) == Idle(None)
 
 
+def test_a_host_that_wants_fewer_requests_is_left_alone_for_as_long_as_it_says() -> None:
+    one, jobs = scheduler(), [job(ended=True, images=(f"https://{host}.example/1.png",)) for host in "aaabb"]
+    for it in jobs:
+        one.deliver(it)
+    assert [one.next(0), one.next(0)] == [StartDownload(jobs[0]), StartDownload(jobs[1])]
+    one.host_refused(jobs[0], 30, 1)
+    one.download_later(jobs[0], 40)
+    one.host_refused(jobs[1], 10, 2)  # the longer of the two holds
+    one.download_later(jobs[1], 12)
+    assert [one.next(2), one.next(2)] == [StartDownload(jobs[3]), StartDownload(jobs[4])], "the other host goes on"
+    one.downloaded()
+    one.downloaded()
+    assert one.next(12) == Idle(31)
+    assert one.waiting_downloads == 3
+    assert one.next(30.9) == Idle(31)
+    assert [one.next(31), one.next(31)] == [StartDownload(jobs[2]), StartDownload(jobs[1])]
+    one.downloaded()
+    one.downloaded()
+    assert one.next(31) == Idle(40), "an image may wait longer than its host"
+    assert one.next(40) == StartDownload(jobs[0])
+
+
+def test_a_host_that_does_not_say_how_long_is_left_alone_for_a_second() -> None:
+    one, jobs = scheduler(), [job(ended=True, images=("https://a.example/1.png",)) for _ in range(3)]
+    one.deliver(jobs[0])
+    assert one.next(0) == StartDownload(jobs[0])
+    one.host_refused(jobs[0], None, 4)
+    one.downloaded()
+    one.deliver(jobs[1])
+    assert one.next(4) == Idle(4 + REFUSED_SECONDS)
+    assert one.next(4 + REFUSED_SECONDS) == StartDownload(jobs[1])
+
+
 def test_throttled_queries_back_off_and_an_answer_ends_that() -> None:
     one, it, now, waits = scheduler(), job(), 0.0, []
     one.watch(it, 0)
@@ -842,6 +875,9 @@ def settle(one: Scheduler, step: Any, now: float, rng: Random) -> None:
     elif dice < 0.7:
         one.downloaded()
     elif dice < 0.85:
+        one.download_later(step.job, now + 1)
+    elif dice < 0.9:
+        one.host_refused(step.job, rng.choice([None, 0.0, 5.0]), now)
         one.download_later(step.job, now + 1)
     else:
         one.ask_fresh(step.job, now + 1)

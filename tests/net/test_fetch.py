@@ -98,7 +98,8 @@ async def test_chunked_bodies_and_bodies_that_end_with_the_connection(serve, sen
     ("status", "kind"),
     [
         *((status, FetchKind.EXPIRED) for status in (400, 401, 403, 404, 410, 451)),
-        *((status, FetchKind.TRANSIENT) for status in (408, 425, 429, 500, 502, 503, 504)),
+        *((status, FetchKind.TRANSIENT) for status in (408, 425, 500, 502, 503, 504)),
+        (429, FetchKind.THROTTLED),
         *((status, FetchKind.TRANSIENT) for status in (202, 204, 206, 300, 304)),
     ],
 )
@@ -108,11 +109,11 @@ async def test_what_each_status_means(serve, send, status: int, kind: FetchKind)
     assert (error.kind, error.reason, error.retry_after) == (kind, f"HTTP {status}", None)
 
 
-@pytest.mark.parametrize("status", [429, 503])
-async def test_how_long_to_wait_is_passed_on(serve, send, status: int) -> None:
+@pytest.mark.parametrize(("status", "kind"), [(429, FetchKind.THROTTLED), (503, FetchKind.TRANSIENT)])
+async def test_how_long_to_wait_is_passed_on(serve, send, status: int, kind: FetchKind) -> None:
     async with serve(send(b"", "Retry-After: 17", status=f"{status} Busy")) as server:
         error = await failure(server.url)
-    assert (error.kind, error.retry_after) == (FetchKind.TRANSIENT, 17.0)
+    assert (error.kind, error.retry_after) == (kind, 17.0)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from rsbatch.ledger.records import seconds_of
 from rsbatch.ledger.state import Bucket
 from rsbatch.lifecycle import State
 from rsbatch.model import Limits, Rules, Selection
+from rsbatch.net.fetch import FetchError, FetchKind, HttpFetcher, Sink
 from rsbatch.planning import Category
 from rsbatch.saver import Saver
 from rsbatch.scheduler import Halt, Job
@@ -359,7 +360,7 @@ def test_select_and_limit_restrict_submissions_only(world: World) -> None:
 
 
 @pytest.mark.parametrize("fault", ["image-cut-length", "image-cut-clean", "image-html", "image-text", "image-403",
-                                   "image-404", "image-5xx", "image-reset", "image-redirect"])  # fmt: skip
+                                   "image-404", "image-5xx", "image-429", "image-reset", "image-redirect"])  # fmt: skip
 def test_bad_downloads_are_got_over(fault: str) -> None:
     world = World(Settings(service_time=5, faults={fault: 0.5}))
     result = world.run(tasks(16))
@@ -377,6 +378,51 @@ def test_a_download_that_never_works_fails_for_now_and_submits_nothing() -> None
     world.use(faults={})
     result = world.run(tasks(2))
     assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
+
+
+@pytest.mark.parametrize(("until", "failed"), [(500.0, 0), (1200.0, 8)])
+@pytest.mark.parametrize("retry_after", [None, 5.0])
+def test_a_host_of_images_that_wants_fewer_requests_uses_up_no_attempts(
+    monkeypatch: pytest.MonkeyPatch, until: float, failed: int, retry_after: float | None
+) -> None:
+    """What fails otherwise after it is tried again; ten minutes are the most."""
+    fetch, asked, shaken = HttpFetcher.fetch, [], set()
+
+    async def refusing(fetcher: HttpFetcher, url: str, sink: Sink, *, max_bytes: int) -> int:
+        asked.append(anyio.current_time())
+        if asked[-1] < asked[0] + until:
+            raise FetchError("HTTP 429", FetchKind.THROTTLED, retry_after)
+        if url not in shaken:
+            shaken.add(url)
+            raise FetchError("HTTP 503", FetchKind.TRANSIENT)
+        return await fetch(fetcher, url, sink, max_bytes=max_bytes)
+
+    monkeypatch.setattr(HttpFetcher, "fetch", refusing)
+    world = World(Settings(service_time=5))
+    result = world.run(tasks(8))
+    assert (result.tasks[Category.SAVED], result.tasks[Category.FAILED]) == (8 - failed, failed)
+    assert len(asked) < 8 * 20
+    monkeypatch.setattr(HttpFetcher, "fetch", fetch)
+    result = world.run(tasks(8))
+    assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
+    assert set(world.paid().values()) == {1}
+
+
+def test_a_host_of_images_that_wants_a_long_pause_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked for then fails, for now; the others come when the pause is over."""
+    fetch, asked = HttpFetcher.fetch, []
+
+    async def refusing(fetcher: HttpFetcher, url: str, sink: Sink, *, max_bytes: int) -> int:
+        asked.append(anyio.current_time())
+        if asked[-1] < asked[0] + 900:
+            raise FetchError("HTTP 429", FetchKind.THROTTLED, asked[0] + 900 - asked[-1])
+        return await fetch(fetcher, url, sink, max_bytes=max_bytes)
+
+    monkeypatch.setattr(HttpFetcher, "fetch", refusing)
+    world = World(Settings(service_time=5))
+    result = world.run(tasks(20), limits=replace(FAST, downloads=1))
+    assert (result.tasks[Category.SAVED], result.tasks[Category.FAILED]) == (19, 1)
+    assert len(asked) == 20
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,8 @@ def test_downloads_that_go_wrong() -> None:
     assert answer("image-403").status == 403
     assert answer("image-404").status == 404
     assert answer("image-5xx").status in {500, 502, 503}
+    assert [key for key, _ in answer("image-429-seconds").headers] == ["retry-after"]
+    assert answer("image-429-bare").status == 429
     assert answer("image-reset").manner.reset
 
 
