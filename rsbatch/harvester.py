@@ -153,7 +153,6 @@ class Harvester:
     async def download(self, job: Job) -> None:
         """Download one job's images; the scheduler is told once."""
         now = anyio.current_time()
-        job.download_attempts += 1
         if job.download_since is None:
             job.download_since = now
         failure: FetchError | BadImage | None = None
@@ -162,6 +161,7 @@ class Harvester:
             with self._course.harvesting():
                 try:
                     await self._saver.save(job)
+                    self._course.scheduler.host_delivered(job, anyio.current_time())
                     self._course.this_run.saved += 1
                     self._course.failures_in_a_row = 0
                 except (FetchError, BadImage) as exc:
@@ -177,16 +177,15 @@ class Harvester:
         now = anyio.current_time()
         since = now if job.download_since is None else job.download_since
         asked_for = failure.retry_after if isinstance(failure, FetchError) else None
-        rng = self._course.edges.rng
-        if isinstance(failure, FetchError) and failure.kind is FetchKind.THROTTLED:
-            job.download_attempts -= 1  # it says nothing of this image
-            job.download_refusals += 1
-            self._course.scheduler.host_refused(job, asked_for, now)
-            step = retry.after_download_refused(job.download_refusals, now - since, rng, asked_for or 0.0)
-        else:
-            step = retry.after_download(job.download_attempts, now - since, rng, asked_for or 0.0)
-        same_url = isinstance(failure, FetchError) and failure.kind in {FetchKind.TRANSIENT, FetchKind.THROTTLED}
         inline = any(url.startswith("data:") for url in job.images)
+        step: retry.Again | retry.GiveUp = retry.GiveUp()
+        if isinstance(failure, FetchError) and failure.kind is FetchKind.THROTTLED and not inline:
+            if self._course.scheduler.download_refused(job, asked_for, now):
+                return
+        else:
+            job.download_attempts += 1
+            step = retry.after_download(job.download_attempts, now - since, self._course.edges.rng, asked_for or 0.0)
+        same_url = isinstance(failure, FetchError) and failure.kind is FetchKind.TRANSIENT
         if isinstance(step, retry.GiveUp):
             self._course.scheduler.downloaded()
             code = "download" if isinstance(failure, FetchError) else "bad_image"
@@ -194,7 +193,7 @@ class Harvester:
         elif same_url and not inline:
             self._course.scheduler.download_later(job, now + step.after)
         else:
-            job.images = ()
+            job.images = job.fetched = ()
             self._course.scheduler.ask_fresh(job, now + step.after)
 
     async def _fail_job(self, job: Job, stage: records.Stage, *, code: str, message: str) -> None:

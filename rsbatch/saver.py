@@ -52,12 +52,11 @@ class Saver:
         self._options = options
 
     async def save(self, job: Job) -> None:
-        """Bring in all images of `job.images`. Raises FetchError, BadImage or StoreError."""
+        """Bring in those of `job.images` that are not `fetched` yet. Raises FetchError, BadImage or StoreError."""
         history = job.history
-        files = []
-        for number, url in enumerate(job.images):
-            files.append(await self._fetch(job, number, url))
-        await self._write(records.downloaded(history.task, history.key, job_id=_job_id(history), files=files))
+        for number in range(len(job.fetched), len(job.images)):
+            job.fetched += (await self._fetch(job, number, job.images[number]),)
+        await self._write(records.downloaded(history.task, history.key, job_id=_job_id(history), files=job.fetched))
         await self._finish(history)
 
     async def resume(self, history: History) -> bool:

@@ -21,9 +21,9 @@ from rsbatch.ceiling import InFlightLimit
 from rsbatch.ledger.state import History
 from rsbatch.lifecycle import State
 from rsbatch.line import Line, Place
-from rsbatch.model import Limits, Task
+from rsbatch.model import Limits, SavedFile, Task
 from rsbatch.pacing import RateGate
-from rsbatch.retry import UNAVAILABLE_SECONDS, backoff
+from rsbatch.retry import UNAVAILABLE_SECONDS, GiveUp, backoff, in_download_time
 
 SLOT_PRICE = 0.006
 """Seconds of delay that a query is worth where a slot idles until we notice its end: next to nothing, so that with few
@@ -76,9 +76,9 @@ class Job:
     `path` is where its image goes, with EXT; `since` the time its timeout counts from (None: from its first query);
     `ended` is true once the service holds it no more; `orphan` that no task of the manifest is its own; `restore`
     that it was saved before and its file is gone; `rebuy` what to submit if it does not
-    answer; `fresh` that this run submitted it; `kind` its class of durations; `age` how
-    long it is out already, in seconds; `place` where it stands among the jobs that
-    are out.
+    answer; `fresh` that this run submitted it; `fetched` those of `images` that are here; `refusals` how often their
+    host wanted fewer requests, `refused_since` from when it kept this job waiting for that; `kind` its class of
+    durations; `age` how long it is out already, in seconds; `place` where it stands among the jobs that are out.
     """
 
     history: History
@@ -94,9 +94,11 @@ class Job:
     empties: int = 0
     unknown_since: float | None = None
     download_attempts: int = 0
-    download_refusals: int = 0
     download_since: float | None = None
+    refusals: int = 0
+    refused_since: float | None = None
     images: tuple[str, ...] = ()
+    fetched: tuple[SavedFile, ...] = ()
     kind: str = ""
     age: float = 0.0
     place: Place | None = None
@@ -223,8 +225,8 @@ class Scheduler:
         self._jobs: _DueHeap[Job] = _DueHeap()
         self._downloads: deque[Job] = deque()
         self._later_downloads: _DueHeap[Job] = _DueHeap()
-        self._hosts_from: dict[str, float] = {}
-        """From when a host of images that wanted fewer requests may be asked again."""
+        self._refusing: dict[str, _Host] = {}
+        """Hosts of images that wanted fewer requests."""
         self._unfetched: set[Job] = set()
         """Jobs that ended well and are asked for once more, since we have no address of their images that is good."""
         self._submit_gate = RateGate(limits.submits_per_second)
@@ -243,7 +245,9 @@ class Scheduler:
 
     @property
     def paused(self) -> str | None:
-        """Why nothing is submitted for now, None if that is not so."""
+        """Why nothing is submitted, or downloaded, for now; None if that is not so."""
+        if self._refusing and len(self._later_downloads) and not self.open.downloads:
+            return "downloads: HTTP 429"
         return "downloads are behind" if self._ready and self._fetching_first else self._put_off
 
     @property
@@ -315,11 +319,13 @@ class Scheduler:
             job = self._later_downloads.pop(now) or (self._downloads.popleft() if self._downloads else None)
             if job is None:
                 break
-            at = self._hosts_from.get(_host(job), now)
-            if at <= now:
+            host = self._refusing.get(_host_of(job))
+            if host is None or host.until <= now:
                 self.open.downloads += 1
                 return StartDownload(job)
-            self._later_downloads.push(at, job)
+            if job.refused_since is None:
+                job.refused_since = now
+            self._later_downloads.push(host.until, job)
         return None
 
     def _next_query(self, now: float) -> StartQuery | None:
@@ -575,10 +581,31 @@ class Scheduler:
         self.open.downloads -= 1
         self._later_downloads.push(due, job)
 
-    def host_refused(self, job: Job, retry_after: float | None, now: float) -> None:
-        """The host of the job's images wants fewer requests, of all jobs; what becomes of this one is told next."""
-        host = _host(job)
-        self._hosts_from[host] = max(self._hosts_from.get(host, now), now + (retry_after or REFUSED_SECONDS))
+    def download_refused(self, job: Job, retry_after: float | None, now: float) -> bool:
+        """The host of a download wants fewer requests: the job's is tried again later, unless this gives False.
+
+        That is where the host gave nothing for too long, or would not; then the download is still under way, and the
+        host is asked for its other images at once, so that they do not wait for the same end.
+        """
+        job.refusals += 1
+        job.download_since = None  # what it had to wait is not its images' fault
+        job.refused_since = now if job.refused_since is None else job.refused_since
+        host = self._refusing.setdefault(_host_of(job), _Host(now))
+        waited = now - max(job.refused_since, host.since)
+        step = in_download_time(job.refusals, waited, self._policies.rng, retry_after or 0.0)
+        if isinstance(step, GiveUp):
+            return False
+        host.until = max(host.until, now + (retry_after or REFUSED_SECONDS))
+        self.download_later(job, now + step.after)
+        return True
+
+    def host_delivered(self, job: Job, now: float) -> None:
+        """A job's images came: their host is not one that gives nothing."""
+        host = self._refusing.get(_host_of(job))
+        if host is not None:
+            host.since = now
+            if host.until <= now:
+                del self._refusing[_host_of(job)]
 
     def ask_fresh(self, job: Job, due: float) -> None:
         """A download ended badly and needs fresh URLs: the job is asked for at `due`."""
@@ -591,7 +618,15 @@ class Scheduler:
             self._unfetched.add(job)
 
 
-def _host(job: Job) -> str:
-    """Where the job's images are, as their first address has it; all of a job are of one place."""
+@dataclass(slots=True)
+class _Host:
+    """A host of images that wants fewer requests: none before `until`. It gave one at `since`, or refused first."""
+
+    since: float
+    until: float = float("-inf")
+
+
+def _host_of(job: Job) -> str:
+    """Whom the job's first address names: what another of its hosts says counts for that one, too."""
     address = job.images[0] if job.images else ""
     return address.partition("//")[2].partition("/")[0]

@@ -41,7 +41,7 @@ class FetchKind(Enum):
     TRANSIENT = "transient"
     """5xx, 408, 425, reset, timeout, short body: the same URL may work later."""
     THROTTLED = "throttled"
-    """429: the host wants fewer requests for now, whichever image they are for."""
+    """429: the host wants fewer requests for now, of all images. A 503 may be of one image, and is TRANSIENT."""
 
 
 class FetchError(Exception):

@@ -19,7 +19,7 @@ class Snapshot:
     `downloading` are generated and not saved yet, `pending` wait to be submitted. `spent` is US dollars as
     recorded, None where no prices are known at all; `usd_known` is False if some spent tasks have no known
     price. `elapsed` is since the run began, `eta` till its end or None if unknown. `paused` says why nothing
-    is submitted at the moment.
+    is submitted, or downloaded, at the moment.
     """
 
     total: int

@@ -21,10 +21,10 @@ from rsbatch.retry import (
     Again,
     GiveUp,
     after_download,
-    after_download_refused,
     after_refusal,
     after_unknown,
     backoff,
+    in_download_time,
 )
 
 
@@ -79,14 +79,14 @@ def test_after_a_download(attempts: int, since: float, at_least: float, again: b
         assert step.after >= at_least
 
 
-@pytest.mark.parametrize("refusals", [1, DOWNLOAD_ATTEMPTS, 40])
-def test_after_a_download_that_was_refused_for_its_rate(refusals: int) -> None:
+@pytest.mark.parametrize("failures", [1, DOWNLOAD_ATTEMPTS, 40])
+def test_a_download_that_time_alone_ends(failures: int) -> None:
     """The waits are those of the attempts; the count of them ends nothing."""
-    assert after_download_refused(refusals, 0, Random(1)) == Again(backoff(refusals, Random(1)))
-    assert after_download_refused(refusals, 0, Random(1), 70) == Again(70)
-    assert after_download_refused(refusals, DOWNLOAD_SECONDS - 70, Random(1), 70) == Again(70)
-    assert after_download_refused(refusals, DOWNLOAD_SECONDS - 69, Random(1), 70) == GiveUp()
-    assert after_download_refused(refusals, DOWNLOAD_SECONDS, Random(1)) == GiveUp()
+    assert in_download_time(failures, 0, Random(1)) == Again(backoff(failures, Random(1)))
+    assert in_download_time(failures, 0, Random(1), 70) == Again(70)
+    assert in_download_time(failures, DOWNLOAD_SECONDS - 70, Random(1), 70) == Again(70)
+    assert in_download_time(failures, DOWNLOAD_SECONDS - 69, Random(1), 70) == GiveUp()
+    assert in_download_time(failures, DOWNLOAD_SECONDS, Random(1)) == GiveUp()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from rsbatch.asking import FixedInterval
 from rsbatch.ceiling import Ceiling
 from rsbatch.ledger.state import History
 from rsbatch.model import Limits
-from rsbatch.retry import UNAVAILABLE_SECONDS
+from rsbatch.retry import DOWNLOAD_SECONDS, UNAVAILABLE_SECONDS
 from rsbatch.scheduler import (
     ASKED_SECONDS,
     COVERED_PRICE,
@@ -578,37 +578,80 @@ def test_a_download_that_waits_for_room_is_no_time_to_wake_at() -> None:
     assert one.next(0) == Idle(None)
 
 
+def images_of(*hosts: str) -> list[Job]:
+    return [job(ended=True, images=(f"https://{host}.example/1.png",)) for host in hosts]
+
+
 def test_a_host_that_wants_fewer_requests_is_left_alone_for_as_long_as_it_says() -> None:
-    one, jobs = scheduler(), [job(ended=True, images=(f"https://{host}.example/1.png",)) for host in "aaabb"]
+    one, jobs = scheduler(), images_of(*"aaabb")
     for it in jobs:
         one.deliver(it)
     assert [one.next(0), one.next(0)] == [StartDownload(jobs[0]), StartDownload(jobs[1])]
-    one.host_refused(jobs[0], 30, 1)
-    one.download_later(jobs[0], 40)
-    one.host_refused(jobs[1], 10, 2)  # the longer of the two holds
-    one.download_later(jobs[1], 12)
+    assert one.download_refused(jobs[0], 30, 1)
+    assert one.download_refused(jobs[1], 10, 2)  # the longer of the two holds
     assert [one.next(2), one.next(2)] == [StartDownload(jobs[3]), StartDownload(jobs[4])], "the other host goes on"
+    assert one.paused is None
     one.downloaded()
     one.downloaded()
     assert one.next(12) == Idle(31)
     assert one.waiting_downloads == 3
+    assert one.paused == "downloads: HTTP 429"
     assert one.next(30.9) == Idle(31)
-    assert [one.next(31), one.next(31)] == [StartDownload(jobs[2]), StartDownload(jobs[1])]
+    assert [one.next(31), one.next(31)] == [StartDownload(jobs[0]), StartDownload(jobs[2])]
+    one.host_delivered(jobs[0], 31)
     one.downloaded()
-    one.downloaded()
-    assert one.next(31) == Idle(40), "an image may wait longer than its host"
-    assert one.next(40) == StartDownload(jobs[0])
+    assert one.next(31) == StartDownload(jobs[1])
 
 
-def test_a_host_that_does_not_say_how_long_is_left_alone_for_a_second() -> None:
-    one, jobs = scheduler(), [job(ended=True, images=("https://a.example/1.png",)) for _ in range(3)]
-    one.deliver(jobs[0])
+def test_an_image_that_is_refused_again_and_again_waits_longer_than_its_host() -> None:
+    one, jobs = scheduler(Limits(downloads=3)), images_of(*"aaaa")
+    for it in jobs:
+        one.deliver(it)
+    jobs[0].refusals, jobs[0].download_since = 5, 0
     assert one.next(0) == StartDownload(jobs[0])
-    one.host_refused(jobs[0], None, 4)
-    one.downloaded()
-    one.deliver(jobs[1])
+    assert one.download_refused(jobs[0], None, 4)
+    assert jobs[0].download_since is None, "the time for its attempts begins anew"
     assert one.next(4) == Idle(4 + REFUSED_SECONDS)
-    assert one.next(4 + REFUSED_SECONDS) == StartDownload(jobs[1])
+    assert [one.next(5) for _ in range(3)] == [StartDownload(it) for it in jobs[1:]]
+    assert one.paused is None, "images come"
+    for it in jobs[1:]:
+        one.host_delivered(it, 5)
+        one.downloaded()
+    idle = one.next(5)
+    assert isinstance(idle, Idle)
+    assert idle.until is not None
+    assert 4 + 16 <= idle.until <= 4 + 32
+    assert one.paused is None
+
+
+def test_a_host_that_gives_nothing_for_too_long_is_waited_for_no_more() -> None:
+    one, jobs = scheduler(), images_of(*"aaa")
+    for it in jobs:
+        one.deliver(it)
+    assert [one.next(0), one.next(0)] == [StartDownload(jobs[0]), StartDownload(jobs[1])]
+    assert one.download_refused(jobs[0], DOWNLOAD_SECONDS - 100, 100), "to its last second"
+    assert not one.download_refused(jobs[1], DOWNLOAD_SECONDS + 1, 100)
+    one.downloaded()
+    assert one.next(100) == Idle(DOWNLOAD_SECONDS), "the others wait no longer for that"
+    assert [one.next(600), one.next(600)] == [StartDownload(jobs[0]), StartDownload(jobs[2])]
+    assert one.download_refused(jobs[0], 100, 600)
+    assert not one.download_refused(jobs[2], 101, 600), "it has waited as long, though it was never asked for"
+    one.downloaded()
+
+
+def test_while_a_host_gives_some_images_the_others_are_waited_for() -> None:
+    one, jobs = scheduler(), images_of(*"aa")
+    for it in jobs:
+        one.deliver(it)
+    assert [one.next(0), one.next(0)] == [StartDownload(jobs[0]), StartDownload(jobs[1])]
+    assert one.download_refused(jobs[0], 400, 0)
+    one.host_delivered(jobs[1], 300)
+    one.downloaded()
+    assert one.next(300) == Idle(400), "it may have been on its way before"
+    assert one.next(400) == StartDownload(jobs[0])
+    assert one.download_refused(jobs[0], 500, 400)
+    assert one.next(900) == StartDownload(jobs[0])
+    assert not one.download_refused(jobs[0], 1, 900)
 
 
 def test_throttled_queries_back_off_and_an_answer_ends_that() -> None:
@@ -873,11 +916,13 @@ def settle(one: Scheduler, step: Any, now: float, rng: Random) -> None:
             one.deliver(it)
             one.ended(it, now)
     elif dice < 0.7:
+        if dice < 0.6:
+            one.host_delivered(step.job, now)
         one.downloaded()
     elif dice < 0.85:
         one.download_later(step.job, now + 1)
     elif dice < 0.9:
-        one.host_refused(step.job, rng.choice([None, 0.0, 5.0]), now)
-        one.download_later(step.job, now + 1)
+        if not one.download_refused(step.job, rng.choice([None, 0.0, 5.0]), now):
+            one.downloaded()
     else:
         one.ask_fresh(step.job, now + 1)
