@@ -186,6 +186,14 @@ class _DueHeap(Generic[T]):
 
 
 @dataclass(slots=True)
+class _Host:
+    """A host of images that wants fewer requests: none before `until`. It gave one at `since`, or refused first."""
+
+    since: float
+    until: float = float("-inf")
+
+
+@dataclass(slots=True)
 class Open:
     """How many requests of each kind are under way."""
 
@@ -616,14 +624,6 @@ class Scheduler:
     def _await_address(self, job: Job) -> None:
         if not job.restore:  # what was saved once holds up nothing
             self._unfetched.add(job)
-
-
-@dataclass(slots=True)
-class _Host:
-    """A host of images that wants fewer requests: none before `until`. It gave one at `since`, or refused first."""
-
-    since: float
-    until: float = float("-inf")
 
 
 def _host_of(job: Job) -> str:
