@@ -16,7 +16,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from heapq import merge
-from math import inf
 from operator import attrgetter
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -34,12 +33,11 @@ _SINCE = attrgetter("since")
 class LargeState(LedgerState):
     """A ledger's state whose plain saved histories are read again from `line_at`, which gives the line at a place.
 
-    `line_at` is asked for places of records that were replayed, or that `written` was told of. It raises StoreError, as
-    do all methods that give histories, but for `unsettled` and `jobs_out`, and `apply`. With `keeps_all` it is as
-    after `keep_all` from the beginning.
+    `line_at` is asked for places of records that `take` or `written` was told of. It raises StoreError, as do all
+    methods that give histories, but for `unsettled` and `jobs_out`, and `apply`.
     """
 
-    def __init__(self, line_at: Callable[[int], bytes], *, keeps_all: bool = False) -> None:
+    def __init__(self, line_at: Callable[[int], bytes]) -> None:
         super().__init__()
         self._line_at = line_at
         self._rows = _Rows()
@@ -47,22 +45,13 @@ class LargeState(LedgerState):
         self._maker = LedgerState()
         self._places: dict[int, list[int]] = {}  # of the lines of plain histories that are not saved yet, by `since`
         self._done: OrderedDict[int, tuple[History, str, list[int]]] = OrderedDict()  # those that are, not durable yet
-        self._readable: float = inf
+        self._readable = 0
         """The place before which all lines can be read."""
-        self._keeps_all = keeps_all
         self._plain = PlainLines(self)
-
-    def keep_all(self) -> None:
-        """From here on hold whole what is not a row yet, since the lines of further records are in no file.
-
-        After `written` that holds for what was under way; what begins later becomes a row.
-        """
-        self._keeps_all = True
-        self._places.clear()
 
     def written(self, end: int) -> None:
         """See `LedgerState`."""
-        self._keeps_all, self._readable = False, end
+        self._readable = end
         self._let_go()
 
     # what can be asked
@@ -147,11 +136,10 @@ class LargeState(LedgerState):
 
     def take(self, blocks: Iterable[Sequence[bytes]]) -> int:
         """See `LedgerState`; plain histories are kept without a fold of their records."""
-        if self._keeps_all:
-            return super().take(blocks)
         at = 0
         for lines in blocks:
             at = self._plain.take(lines, at)
+            self.written(at)
         self._plain.give_up_all()
         return at
 
@@ -191,8 +179,7 @@ class LargeState(LedgerState):
 
     def _step(self, event: Event, value: Mapping[str, Any], at: int) -> History:
         history = super()._step(event, value, at)
-        if not self._keeps_all:
-            self._follow(history, event, value, at)
+        self._follow(history, event, value, at)
         return history
 
     def _take_over(self, paths: Iterable[str]) -> None:

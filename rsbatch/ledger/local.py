@@ -151,16 +151,15 @@ class LocalLedgerFile:
 
 
 LARGE = 64 * 1024 * 1024
-"""Bytes, from which on what a ledger says at its opening is held as places in it; before it there is little to gain."""
+"""Bytes, from which on a ledger that is only read is held as places in it; a smaller one is faster held whole."""
 
 
-def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tuple[LocalLedgerFile, LedgerState, str]:
+def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, LedgerState, str]:
     """Lock and read the ledger in `folder`, making both where they are missing, and take in what was rescued.
 
     The text says, in sentences, if a tail was torn or records were taken in. Raises LedgerBusy, LedgerDamaged or
-    StoreError. A history that is saved from now on is read from the file when it is asked for, which raises
-    StoreError; from `large` bytes on so is one that is saved already. Nothing that is durable is changed while the file
-    is open, and a copy has it at the same places.
+    StoreError. A history that is saved is read from the file when it is asked for, which raises StoreError. Nothing
+    that is durable is changed while the file is open, and a copy has it at the same places.
     """
     path = folder / NAME
     lines = Lines(path, fs)
@@ -171,7 +170,7 @@ def open_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> tupl
         raise _store_error("open", path, exc) from exc
     try:
         with fs.reader(fs.dup(fd)) as file:
-            replayed = _replay(file, path, lambda size: LargeState(lines, keeps_all=size < large))
+            replayed = _replay(file, path, LargeState(lines))
         said = [_keep_torn(fs, path, replayed)]
         rescued, size = _read_rescue(fs, folder), replayed.end
         merged = merge(replayed.state, rescued or b"", size)
@@ -208,7 +207,9 @@ def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> Ledg
     try:
         rescued = _read_rescue(fs, folder)
         with _reader(fs, path) as file:
-            replayed = _replay(file, path, lambda size: LargeState(Lines(path, fs)) if size >= large else LedgerState())
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            replayed = _replay(file, path, LargeState(Lines(path, fs)) if size >= large else LedgerState())
     except FileNotFoundError:
         return LedgerState()
     except OSError as exc:
@@ -218,15 +219,9 @@ def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> Ledg
     return replayed.state
 
 
-def _replay(file: BinaryIO, path: Path, state_for: Callable[[int], LedgerState]) -> Replayed:
-    """Read a ledger from its beginning into the state for its size in bytes."""
-    state = state_for(file.seek(0, os.SEEK_END))
-    file.seek(0)
+def _replay(file: BinaryIO, path: Path, state: LedgerState) -> Replayed:
     with reading(file, "reading the ledger") as told:
-        replayed = replay(told, str(path), state)
-    if isinstance(state, LargeState):
-        state.keep_all()
-    return replayed
+        return replay(told, str(path), state)
 
 
 class Lines:

@@ -32,8 +32,6 @@ class MemoryDisk:
             raise LedgerBusy("another run holds the ledger in memory")
         state = LargeState(self.line_at) if self.large else LedgerState()
         replayed = replay(io.BytesIO(bytes(self.data)), "memory", state)
-        if isinstance(state, LargeState):
-            state.keep_all()
         del self.data[replayed.end :]
         self.data += b"".join(merge(replayed.state, self.rescued, replayed.end).lines)
         self.rescued = b""

@@ -41,8 +41,7 @@ class Two:
         self.read = 0
         self.large = LargeState(self.line_at)
         self.live = LargeState(self.durable_line_at)
-        self.live.keep_all()
-        self.live.written(0)
+        self.large.written(10**9)
 
     def line_at(self, place: int) -> bytes:
         self.read += 1
@@ -303,7 +302,7 @@ def test_where_a_line_cannot_be_read_nothing_has_happened(how: str) -> None:
     if how == "moved":
         two.put(record)
         record = records.moved("new", steps.key, from_="y.png", to="1.png")
-    two.large.keep_all()
+    two.large.written(0)
     held = two.large.get("new", steps.key)
     before, seq, lines = told(held), two.large.seq, dict(two.lines)
     line, value = encode(record, seq=seq + 1, ts=1_780_000_000.0 + seq, run="r")
@@ -321,7 +320,7 @@ def test_where_a_line_cannot_be_read_nothing_has_happened(how: str) -> None:
 
 def test_further_records_are_held_until_their_lines_can_be_read() -> None:
     two = plain(2)
-    two.large.keep_all()
+    two.large.written(two.end)
     file = saved_file("new.png")
     steps = Steps("new")
     two.put(steps.submitting(request={}), steps.submitted(), steps.generated(), steps.downloaded(file))

@@ -838,7 +838,7 @@ def test_a_large_ledger_is_held_small_by_who_writes_it_too(folder: Path, more: b
     if ended:
         book.put(records.run_ended({}))
     write(folder, book, more)
-    file, state, _ = open_ledger(folder, large=0)
+    file, state, _ = open_ledger(folder)
     assert not list(state.unsettled())
     assert [told.task for told in state.histories()] == ["cat"]
     line, value = encode(CAT.generated(), seq=state.seq + 1, ts=1.0, run="r2")
@@ -853,7 +853,7 @@ def test_a_large_ledger_is_held_small_by_who_writes_it_too(folder: Path, more: b
 
 def test_a_large_ledger_that_is_open_and_cannot_be_read(folder: Path) -> None:
     path = write(folder, at(State.SAVED))
-    file, state, _ = open_ledger(folder, large=0)
+    file, state, _ = open_ledger(folder)
     path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(StoreError, match="was replaced while it was read"):
         state.get("cat", CAT.key)
@@ -866,7 +866,7 @@ def test_rescued_records_of_a_large_ledger_that_is_opened(folder: Path) -> None:
     write(folder, book)
     more = Book().put(started(), *CAT.to(State.SAVED), *dog.to(State.SUBMITTED))
     (folder / RESCUE).write_bytes(b"".join(more.lines[-1:]))
-    file, state, _ = open_ledger(folder, large=0)
+    file, state, _ = open_ledger(folder)
     assert state.of_job(dog.job) is state.get("dog", dog.key)
     cat = state.of_job(CAT.job)
     assert cat is not None
@@ -879,7 +879,7 @@ def test_what_is_saved_after_a_copy_is_read_from_the_copy(folder: Path) -> None:
     write(folder, at(State.SAVED))
     more = Book().put(started(), *CAT.to(State.SUBMITTED))
     (folder / RESCUE).write_bytes(b"".join(more.lines[-1:]))
-    file, state, _ = open_ledger(folder, large=0)
+    file, state, _ = open_ledger(folder)
     state.written(file.size)
     dog, image = Steps("dog"), saved_file("dog.png")
     steps = (dog.submitting(request={}), dog.submitted(), dog.generated(), dog.downloaded(image), dog.saved(image))
