@@ -156,16 +156,17 @@ class Harvester:
         if job.download_since is None:
             job.download_since = now
         failure: FetchError | BadImage | None = None
-        ended = False
+        ended, had = False, len(job.fetched)
         try:
             with self._course.harvesting():
                 try:
                     await self._saver.save(job)
-                    self._course.scheduler.host_delivered(job, anyio.current_time())
                     self._course.this_run.saved += 1
                     self._course.failures_in_a_row = 0
                 except (FetchError, BadImage) as exc:
                     failure = exc
+                if len(job.fetched) > had:  # another of its images may have been refused
+                    self._course.scheduler.host_delivered(job, anyio.current_time())
                 if failure is not None:
                     ended = True
                     await self._download_failed(job, failure)

@@ -12,8 +12,8 @@ SUBMIT_ATTEMPTS = 5
 """Attempts a task and run, where the service refuses with 5xx and an error object."""
 DOWNLOAD_ATTEMPTS = 5
 DOWNLOAD_SECONDS = 600.0
-"""A download fails after this many attempts, or this long after the first of them. Where its host wants fewer requests,
-only time counts, and from when that host gave an image last."""
+"""A download fails after this many attempts, or this long after the first of them. Where its host wants fewer requests
+no attempt counts, and it fails at a refusal this long after that host gave an image last."""
 UNKNOWN_JOB_SECONDS = 600.0
 """How long the service is asked again for a job that it says it does not know."""
 EMPTY_DONE_QUERIES = 3
@@ -56,13 +56,10 @@ def after_download(attempts: int, since_first: float, rng: Random, at_least: flo
 
     `at_least` is what the server asked to wait, 0 where it did not.
     """
-    return GiveUp() if attempts >= DOWNLOAD_ATTEMPTS else in_download_time(attempts, since_first, rng, at_least)
-
-
-def in_download_time(failures: int, since_first: float, rng: Random, at_least: float = 0.0) -> Again | GiveUp:
-    """Decide as `after_download` does, by time alone: the number of failures says how long to wait."""
-    wait = max(backoff(failures, rng), at_least)
-    return GiveUp() if since_first + wait > DOWNLOAD_SECONDS else Again(wait)
+    wait = max(backoff(attempts, rng), at_least)
+    if attempts >= DOWNLOAD_ATTEMPTS or since_first + wait > DOWNLOAD_SECONDS:
+        return GiveUp()
+    return Again(wait)
 
 
 def after_unknown(since_first: float) -> Again | GiveUp:

@@ -23,7 +23,7 @@ from rsbatch.lifecycle import State
 from rsbatch.line import Line, Place
 from rsbatch.model import Limits, SavedFile, Task
 from rsbatch.pacing import RateGate
-from rsbatch.retry import UNAVAILABLE_SECONDS, GiveUp, backoff, in_download_time
+from rsbatch.retry import DOWNLOAD_SECONDS, UNAVAILABLE_SECONDS, backoff
 
 SLOT_PRICE = 0.006
 """Seconds of delay that a query is worth where a slot idles until we notice its end: next to nothing, so that with few
@@ -175,6 +175,9 @@ class _DueHeap(Generic[T]):
     def due(self) -> float | None:
         return self._heap[0][0] if self._heap else None
 
+    def first(self) -> T | None:
+        return self._heap[0][2] if self._heap else None
+
     def pop(self, now: float) -> T | None:
         """Take the first thing that is due, None if nothing is."""
         return heapq.heappop(self._heap)[2] if self._heap and self._heap[0][0] <= now else None
@@ -254,9 +257,13 @@ class Scheduler:
     @property
     def paused(self) -> str | None:
         """Why nothing is submitted, or downloaded, for now; None if that is not so."""
-        if self._refusing and len(self._later_downloads) and not self.open.downloads:
+        behind = bool(self._ready) and self._fetching_first
+        if self._put_off is not None and not behind:
+            return self._put_off
+        later = self._later_downloads.first()
+        if later is not None and _host_of(later) in self._refusing and not self.open.downloads:
             return "downloads: HTTP 429"
-        return "downloads are behind" if self._ready and self._fetching_first else self._put_off
+        return "downloads are behind" if behind else None
 
     @property
     def hungry(self) -> bool:
@@ -592,23 +599,21 @@ class Scheduler:
     def download_refused(self, job: Job, retry_after: float | None, now: float) -> bool:
         """The host of a download wants fewer requests: the job's is tried again later, unless this gives False.
 
-        That is where the host gave nothing for too long, or would not; then the download is still under way, and the
-        host is asked for its other images at once, so that they do not wait for the same end.
+        That is where the host gave nothing for too long, what it asked to wait included; then the download is still
+        under way, and the host is asked for its other images at once, so that they do not wait for the same end.
         """
         job.refusals += 1
         job.download_since = None  # what it had to wait is not its images' fault
         job.refused_since = now if job.refused_since is None else job.refused_since
         host = self._refusing.setdefault(_host_of(job), _Host(now))
-        waited = now - max(job.refused_since, host.since)
-        step = in_download_time(job.refusals, waited, self._policies.rng, retry_after or 0.0)
-        if isinstance(step, GiveUp):
+        if now - max(job.refused_since, host.since) >= DOWNLOAD_SECONDS:
             return False
         host.until = max(host.until, now + (retry_after or REFUSED_SECONDS))
-        self.download_later(job, now + step.after)
+        self.download_later(job, now + max(backoff(job.refusals, self._policies.rng), retry_after or 0.0))
         return True
 
     def host_delivered(self, job: Job, now: float) -> None:
-        """A job's images came: their host is not one that gives nothing."""
+        """An image of a job came: its host is not one that gives nothing."""
         host = self._refusing.get(_host_of(job))
         if host is not None:
             host.since = now

@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from core_help import FIELDS, Steps, saved_file, started
 
 from rsbatch.errors import LedgerDamaged
 from rsbatch.ledger import records
+from rsbatch.ledger import replay as replay_module
 from rsbatch.ledger.large import LargeState
 from rsbatch.ledger.plain import Live
 from rsbatch.ledger.records import Record, encode
@@ -50,8 +52,11 @@ def view(state: LedgerState) -> Any:
     return told, owners, spend, names, state.redos, len(state), found, others, ids, jobs
 
 
-def both(data: bytes) -> tuple[str, int]:
-    """Read with and without the fast way; gives what was wrong, if anything, and how many histories went that way."""
+def both(data: bytes, chunk: int = replay_module._CHUNK) -> tuple[str, int]:
+    """Read with and without the fast way; gives what was wrong, if anything, and how many histories went that way.
+
+    `chunk` bytes are read at once; between them what is saved is let go of.
+    """
 
     def line_at(place: int) -> bytes:
         return data[place : data.index(b"\n", place)]
@@ -60,7 +65,8 @@ def both(data: bytes) -> tuple[str, int]:
     said: list[Any] = []
     for state in (LedgerState(), large):
         try:
-            found: Replayed = replay(io.BytesIO(data), "L", state)
+            with patch.object(replay_module, "_CHUNK", chunk):
+                found: Replayed = replay(io.BytesIO(data), "L", state)
         except LedgerDamaged as exc:
             said.append(str(exc))
         else:
@@ -135,6 +141,24 @@ def test_any_ledger_says_the_same() -> None:
         assert wrong == ""
         fast += plain
     assert fast > 500, "hardly anything went the fast way"
+
+
+def test_a_ledger_of_many_blocks_says_the_same() -> None:
+    """What is saved becomes a row at the end of a block, and something may happen to it in a later one."""
+    for seed in range(20):
+        rng = Random(seed)
+        wrong, _ = both(b"".join(ledger(rng, tasks=60, odd=rng.choice((0.1, 0.5)))), chunk=rng.randrange(300, 9000))
+        assert wrong == ""
+
+
+def test_what_is_not_plain_is_held_as_places_too_as_it_is_read() -> None:
+    """Few lines with unlike heads go to the fold, one by one."""
+    data = b"".join(encode(r, seq=n, ts=1.0, run="r" * n)[0] for n, r in enumerate([started(), *plain_steps("a")], 1))
+    state = Counting(lambda place: data[place : data.index(b"\n", place)])
+    replay(io.BytesIO(data), "L", state)
+    assert state.plain == 0
+    assert list(state.unsettled()) == []
+    assert [history.task for history in state.histories()] == ["a"]
 
 
 def test_a_whole_plain_ledger_goes_the_fast_way() -> None:

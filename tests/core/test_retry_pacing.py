@@ -24,7 +24,6 @@ from rsbatch.retry import (
     after_refusal,
     after_unknown,
     backoff,
-    in_download_time,
 )
 
 
@@ -77,16 +76,6 @@ def test_after_a_download(attempts: int, since: float, at_least: float, again: b
     assert isinstance(step, Again) == again
     if isinstance(step, Again):
         assert step.after >= at_least
-
-
-@pytest.mark.parametrize("failures", [1, DOWNLOAD_ATTEMPTS, 40])
-def test_a_download_that_time_alone_ends(failures: int) -> None:
-    """The waits are those of the attempts; the count of them ends nothing."""
-    assert in_download_time(failures, 0, Random(1)) == Again(backoff(failures, Random(1)))
-    assert in_download_time(failures, 0, Random(1), 70) == Again(70)
-    assert in_download_time(failures, DOWNLOAD_SECONDS - 70, Random(1), 70) == Again(70)
-    assert in_download_time(failures, DOWNLOAD_SECONDS - 69, Random(1), 70) == GiveUp()
-    assert in_download_time(failures, DOWNLOAD_SECONDS, Random(1)) == GiveUp()
 
 
 @pytest.mark.parametrize(

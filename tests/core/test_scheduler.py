@@ -625,18 +625,36 @@ def test_an_image_that_is_refused_again_and_again_waits_longer_than_its_host() -
 
 
 def test_a_host_that_gives_nothing_for_too_long_is_waited_for_no_more() -> None:
-    one, jobs = scheduler(), images_of(*"aaa")
+    one, jobs = scheduler(Limits(downloads=1)), images_of(*"aaa")
     for it in jobs:
         one.deliver(it)
-    assert [one.next(0), one.next(0)] == [StartDownload(jobs[0]), StartDownload(jobs[1])]
-    assert one.download_refused(jobs[0], DOWNLOAD_SECONDS - 100, 100), "to its last second"
-    assert not one.download_refused(jobs[1], DOWNLOAD_SECONDS + 1, 100)
+    assert one.next(0) == StartDownload(jobs[0])
+    assert one.download_refused(jobs[0], 900, 100), "it says when it will give some"
+    assert one.next(100) == Idle(1000)
+    assert one.next(1000) == StartDownload(jobs[0])
+    assert not one.download_refused(jobs[0], 900, 1000)
     one.downloaded()
-    assert one.next(100) == Idle(DOWNLOAD_SECONDS), "the others wait no longer for that"
-    assert [one.next(600), one.next(600)] == [StartDownload(jobs[0]), StartDownload(jobs[2])]
-    assert one.download_refused(jobs[0], 100, 600)
-    assert not one.download_refused(jobs[2], 101, 600), "it has waited as long, though it was never asked for"
+    assert one.next(1000) == StartDownload(jobs[1]), "the others wait no longer for that"
+    assert not one.download_refused(jobs[1], 900, 1000), "it has waited as long, though it was never asked for"
     one.downloaded()
+    assert one.next(1000) == StartDownload(jobs[2])
+    one.host_delivered(jobs[2], 1000)
+    one.downloaded()
+    one.deliver(jobs[1])
+    assert one.next(1000) == StartDownload(jobs[1])
+    assert one.download_refused(jobs[1], None, 1000), "it gives some again"
+
+
+def test_a_host_that_refuses_is_waited_for_ten_minutes() -> None:
+    one, (it,) = scheduler(), images_of("a")
+    one.deliver(it)
+    assert one.next(0) == StartDownload(it)
+    assert one.download_refused(it, None, 0)
+    assert one.next(DOWNLOAD_SECONDS - 1) == StartDownload(it)
+    assert one.download_refused(it, None, DOWNLOAD_SECONDS - 1)
+    assert one.next(DOWNLOAD_SECONDS) == Idle(one.next(DOWNLOAD_SECONDS).until)  # type: ignore[union-attr]
+    assert one.next(DOWNLOAD_SECONDS + 60) == StartDownload(it)
+    assert not one.download_refused(it, None, DOWNLOAD_SECONDS + 60)
 
 
 def test_while_a_host_gives_some_images_the_others_are_waited_for() -> None:
@@ -649,9 +667,29 @@ def test_while_a_host_gives_some_images_the_others_are_waited_for() -> None:
     one.downloaded()
     assert one.next(300) == Idle(400), "it may have been on its way before"
     assert one.next(400) == StartDownload(jobs[0])
-    assert one.download_refused(jobs[0], 500, 400)
-    assert one.next(900) == StartDownload(jobs[0])
-    assert not one.download_refused(jobs[0], 1, 900)
+    assert one.download_refused(jobs[0], 499, 400)
+    assert one.next(899) == StartDownload(jobs[0])
+    assert one.download_refused(jobs[0], 1, 899)
+    assert one.next(910) == StartDownload(jobs[0])
+    assert not one.download_refused(jobs[0], 1, 910)
+
+
+def test_what_is_waited_for_is_said() -> None:
+    one, jobs = scheduler(Limits(downloads=2, in_flight=2)), images_of(*"ab")
+    one.deliver(jobs[0])
+    assert one.next(0) == StartDownload(jobs[0])
+    assert one.download_refused(jobs[0], 60, 0)
+    assert one.paused == "downloads: HTTP 429"
+    one.offer(order())
+    one.throttled(submit(one, 1), "ConnectError", 30, 1, limit=False)
+    assert one.paused == "ConnectError", "that nothing can be submitted is worse"
+    one.deliver(jobs[1])
+    assert one.next(2) == StartDownload(jobs[1])
+    one.download_later(jobs[1], 5)
+    assert one.paused == "ConnectError"
+    for _ in range(6):
+        one.deliver(job(ended=True, restore=True))
+    assert one.paused == "downloads are behind", "the next one waits for another reason"
 
 
 def test_throttled_queries_back_off_and_an_answer_ends_that() -> None:

@@ -423,36 +423,46 @@ def test_a_host_of_images_that_refuses_for_a_while_uses_up_no_attempts(
     assert "downloads: HTTP 429" in {s.paused for s in world.observer.snapshots}
 
 
-@pytest.mark.parametrize("wait", [0, 60, 900])
+@pytest.mark.parametrize(("wait", "seconds"), [(0, 700), (60, 700), (900, 1000)])
 def test_a_host_of_images_that_refuses_for_long_ends_all_its_images_together(
-    monkeypatch: pytest.MonkeyPatch, wait: float
+    monkeypatch: pytest.MonkeyPatch, wait: float, seconds: float
 ) -> None:
     host, world = StrictHost(monkeypatch, lambda now, _: wait if now < 3000 else None), World(Settings(service_time=5))
     result = world.run(tasks(30), limits=replace(FAST, in_flight=30, downloads=2))
     assert result.tasks[Category.FAILED] == 30
     assert len(set(host.asked)) == 30, "each was asked for"
-    assert result.seconds < 700
+    assert result.seconds < seconds
     monkeypatch.undo()
     result = world.run(tasks(30))
     assert (result.exit_code, result.this_run.submitted) == (Exit.OK, 0)
     assert set(world.paid().values()) == {1}
 
 
-def test_a_host_of_images_that_gives_few_gives_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand seconds for two hundred images, each of which has ten minutes where none comes."""
+def test_a_host_of_images_that_asks_for_a_long_pause_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StrictHost(monkeypatch, lambda now, _: 1800 - now if now < 1800 else None)
+    result = World(Settings(service_time=5)).run(tasks(100))
+    assert (result.exit_code, result.tasks[Category.SAVED]) == (Exit.OK, 100)
+    assert len(host.asked) < 110
+
+
+@pytest.mark.parametrize(("jobs", "faults", "each"), [(200, {}, 5), (1, {"done-several": 1.0}, 500)])
+def test_a_host_of_images_that_gives_few_gives_all(
+    monkeypatch: pytest.MonkeyPatch, jobs: int, faults: dict[str, float], each: float
+) -> None:
+    """A thousand seconds for two hundred images, or three of one job, and ten minutes are the end where none comes."""
     opens = 0.0
 
     def refuses(now: float, _: str) -> float | None:
         nonlocal opens
         if now < opens:
             return 0
-        opens = now + 5
+        opens = now + each
         return None
 
     StrictHost(monkeypatch, refuses)
-    result = World(Settings(service_time=5)).run(tasks(200))
+    result = World(Settings(service_time=5, faults=faults)).run(tasks(jobs))
     assert result.seconds > 900
-    assert (result.exit_code, result.tasks[Category.SAVED]) == (Exit.OK, 200)
+    assert (result.exit_code, result.tasks[Category.SAVED]) == (Exit.OK, jobs)
 
 
 @pytest.mark.parametrize(
