@@ -43,8 +43,8 @@ class LargeState(LedgerState):
         self._rows = _Rows()
         self._made: WeakValueDictionary[int, History] = WeakValueDictionary()
         self._maker = LedgerState()
-        self._places: dict[int, list[int]] = {}  # of the lines of plain histories that are not saved yet, by `since`
-        self._done: OrderedDict[int, tuple[History, str, list[int]]] = OrderedDict()  # those that are, not durable yet
+        self._places: dict[int, tuple[int, ...]] = {}  # of the lines of plain histories that are not saved yet, by `since`
+        self._done: OrderedDict[int, tuple[History, str, tuple[int, ...]]] = OrderedDict()  # those that are, not durable yet
         self._readable = 0
         """The place before which all lines can be read."""
         self._plain = PlainLines(self)
@@ -195,16 +195,16 @@ class LargeState(LedgerState):
         places = self._places.get(since)
         if places is None:
             if event is Event.SUBMITTING and since == value["seq"]:
-                self._places[since] = [at]
+                self._places[since] = (at,)
         elif event is not _PLAIN[len(places)]:
             del self._places[since]
+        elif event is not Event.SAVED:
+            self._places[since] = (*places, at)
         else:
-            places.append(at)
-            if event is Event.SAVED:
-                del self._places[since]
-                if len(value["files"]) == 1:
-                    self._done[since] = history, value["files"][0]["path"], places
-                    self._let_go()
+            del self._places[since]
+            if len(value["files"]) == 1:
+                self._done[since] = history, value["files"][0]["path"], (*places, at)
+                self._let_go()
 
     def _let_go(self) -> None:
         """Hold saved histories whose lines can be read as rows, if each is alone with its key and its path.
