@@ -43,8 +43,12 @@ class LargeState(LedgerState):
         self._rows = _Rows()
         self._made: WeakValueDictionary[int, History] = WeakValueDictionary()
         self._maker = LedgerState()
-        self._places: dict[int, tuple[int, ...]] = {}  # of the lines of plain histories that are not saved yet, by `since`
-        self._done: OrderedDict[int, tuple[History, str, tuple[int, ...]]] = OrderedDict()  # those that are, not durable yet
+        self._places: dict[
+            int, tuple[int, ...]
+        ] = {}  # of the lines of plain histories that are not saved yet, by `since`
+        self._done: OrderedDict[int, tuple[History, str, tuple[int, ...]]] = (
+            OrderedDict()
+        )  # those that are, not durable yet
         self._readable = 0
         """The place before which all lines can be read."""
         self._plain = PlainLines(self)
