@@ -43,12 +43,10 @@ class LargeState(LedgerState):
         self._rows = _Rows()
         self._made: WeakValueDictionary[int, History] = WeakValueDictionary()
         self._maker = LedgerState()
-        self._places: dict[
-            int, tuple[int, ...]
-        ] = {}  # of the lines of plain histories that are not saved yet, by `since`
-        self._done: OrderedDict[int, tuple[History, str, tuple[int, ...]]] = (
-            OrderedDict()
-        )  # those that are, not durable yet
+        self._places: dict[int, tuple[int, ...]] = {}
+        """Of the lines of plain histories that are not saved yet, by `since`."""
+        self._done: OrderedDict[int, tuple[History, str, tuple[int, ...]]] = OrderedDict()
+        """Those that are, while a line of theirs cannot be read yet; with the path of the image."""
         self._readable = 0
         """The place before which all lines can be read."""
         self._plain = PlainLines(self)
