@@ -614,11 +614,12 @@ class Scheduler:
 
     def host_delivered(self, job: Job, now: float) -> None:
         """An image of a job came: its host is not one that gives nothing."""
-        host = self._refusing.get(_host_of(job))
+        name = _host_of(job)
+        host = self._refusing.get(name)
         if host is not None:
             host.since = now
             if host.until <= now:
-                del self._refusing[_host_of(job)]
+                del self._refusing[name]
 
     def ask_fresh(self, job: Job, due: float) -> None:
         """A download ended badly and needs fresh URLs: the job is asked for at `due`."""
