@@ -31,6 +31,7 @@ from rsbatch.lifecycle import State
 from rsbatch.model import Limits, Rules, Selection, Task
 from rsbatch.net.fetch import Fetcher
 from rsbatch.net.service import MAX_OPEN_QUERIES, MAX_OPEN_SUBMITS, Service
+from rsbatch.pacing import Quota
 from rsbatch.planning import Category, Matcher, category, selects
 from rsbatch.progress.interface import Observer
 from rsbatch.scheduler import Halt, Order, Policies, Scheduler
@@ -94,12 +95,14 @@ class Course:
         earlier = learned_by(self.state.last_run_ended)
         self.ceiling = Ceiling(plan.limits.in_flight, earlier.get("ceiling"))
         self.times = LearnedTimes(earlier.get("times"))
+        self.quota = Quota(earlier.get("per_minute"), self.began)
         policies = Policies(
             plan.in_flight or self.ceiling,
             plan.schedule or self.times,
             MAX_OPEN_SUBMITS,
             MAX_OPEN_QUERIES,
             edges.rng,
+            self.quota,
         )
         self.scheduler = Scheduler(plan.limits, policies, self.began)
         self.this_run = ThisRun()
@@ -120,7 +123,11 @@ class Course:
     @property
     def learned(self) -> dict[str, Any]:
         """What this run and earlier ones found out about the service, for the next one to start from."""
-        return {"ceiling": self.ceiling.as_json(), "times": self.times.as_json()}
+        return {
+            "ceiling": self.ceiling.as_json(),
+            "times": self.times.as_json(),
+            "per_minute": self.quota.per_minute,
+        }
 
     # counts
 

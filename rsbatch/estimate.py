@@ -11,6 +11,7 @@ from typing import Any
 
 from rsbatch.asking import LearnedTimes
 from rsbatch.ceiling import Ceiling
+from rsbatch.pacing import Quota
 from rsbatch.units import format_duration
 
 
@@ -20,14 +21,20 @@ def learned_by(run_ended: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return learned if isinstance(learned, Mapping) else {}
 
 
-def seconds_left(waiting: int, out: int, mean: float | None, slots: int) -> float | None:
+def seconds_left(waiting: int, out: int, mean: float | None, slots: int, per_minute: int | None = None) -> float | None:
     """Seconds until `waiting` tasks and the `out` jobs under way have ended, `slots` at a time; None if unknown.
 
-    `mean` is what a job takes on average; one that is under way is half done.
+    `mean` is what a job takes on average; one that is under way is half done. `per_minute` submissions are taken, None
+    for any number.
     """
     if mean is None:
         return None
-    return max(mean / 2 if waiting + out else 0.0, mean * (waiting + out / 2) / max(1, slots))
+    last = mean / 2 if waiting + out else 0.0
+    return max(last, mean * (waiting + out / 2) / max(1, slots), _seconds_to_submit(waiting, per_minute) + last)
+
+
+def _seconds_to_submit(tasks: int, per_minute: int | None) -> float:
+    return tasks * 60.0 / per_minute if per_minute else 0.0
 
 
 def seconds_left_of_downloads(images: int, saved: int, elapsed: float) -> float | None:
@@ -40,11 +47,16 @@ def seconds_left_of_downloads(images: int, saved: int, elapsed: float) -> float 
 
 @dataclass(slots=True)
 class Estimate:
-    """Adds up what a plan takes; `slots` jobs at a time, `measured` if a run has seen that many at once be the most."""
+    """Adds up what a plan takes; `slots` jobs at a time, `measured` if a run has seen that many at once be the most.
+
+    `per_minute` submissions are taken, None for any number.
+    """
 
     times: LearnedTimes
     slots: int
     measured: bool
+    per_minute: int | None = None
+    jobs: int = 0
     work: float = 0.0
     longest: float = 0.0
     unknown: int = 0
@@ -55,11 +67,13 @@ class Estimate:
         """Begin with what the newest run that ended has learned, and the user's limit."""
         learned = learned_by(run_ended)
         slots = Ceiling(in_flight, learned.get("ceiling")).slots
-        return cls(LearnedTimes(learned.get("times")), min(in_flight, slots or in_flight), slots is not None)
+        times, quota = LearnedTimes(learned.get("times")), Quota(learned.get("per_minute"))
+        return cls(times, min(in_flight, slots or in_flight), slots is not None, quota.per_minute)
 
     def add(self, kind: str) -> None:
         """Count one job of a class."""
         mean = self.times.mean(kind)
+        self.jobs += 1
         if mean is None:
             self.unknown += 1
             self.kinds.add(kind)
@@ -76,8 +90,12 @@ class Estimate:
         """
         if self.unknown:
             return None
-        least = self.work / self.slots
+        least = max(self.work / self.slots, self._to_submit)
         return least, least + self.longest * (1 - 1 / self.slots)
+
+    @property
+    def _to_submit(self) -> float:
+        return _seconds_to_submit(self.jobs - 1, self.per_minute)
 
     def in_words(self) -> str:
         """Say it in a line."""
@@ -87,6 +105,8 @@ class Estimate:
             which = ", ".join(sorted(self.kinds)[:3]) + (", …" if len(self.kinds) > 3 else "")
             return f"time: unknown for {self.unknown} of them ({which}), of which too few have been measured yet"
         least, most = (format_duration(round(s)) for s in self.seconds)
+        if self._to_submit > self.work / self.slots:
+            return f"time: about {least} to {most}, by earlier runs, {self.per_minute} submissions a minute"
         if self.measured:
             return f"time: about {least} to {most}, by earlier runs, {self.slots} at a time"
         return f"time: about {least} to {most}, by earlier runs, if the account runs {self.slots} at a time"

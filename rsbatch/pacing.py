@@ -5,12 +5,19 @@ Rule: pure; `now` is the event loop's time in seconds and comes in as an argumen
 
 from __future__ import annotations
 
+from collections import deque
 from math import exp
 
 _CATCH_UP = 0.05
 """Seconds of lateness that a gate makes good: timers fire a little late, and the rate is meant on average."""
 _WINDOW = 60.0
 """Seconds over which is counted what goes through: a service's limits are of so many a minute."""
+_SURE = 2
+"""Refusals in a row that look like a quota's before it is taken for one: a single one may come by chance."""
+_STALE = 180.0
+"""Seconds after which the most that went through says nothing more: a quota may allow for a burst, or become less."""
+_TRUST = 60.0, 960.0
+"""Seconds for which a quota is kept to before one more is tried: at first, and at most, twice as long each time."""
 SLOWEST = 30.0
 """Seconds between two events at most: a service that wants less says `Retry-After`."""
 
@@ -62,3 +69,67 @@ class RateGate:
     def _lately(self, now: float) -> float:
         """How many went through each second, the latest of them counted most."""
         return self._average * exp((self._average_at - now) / _WINDOW)
+
+
+class Quota:
+    """Tells an account's limit of so many submissions a minute from its other limits, and keeps to it.
+
+    It refuses where as many went through within a minute as ever did, though the service held more jobs within that
+    minute; a ceiling of jobs takes another for each that ends. An acceptance past it refutes it. `learned` is what an
+    earlier run's `per_minute` was, `now` when this one begins.
+    """
+
+    def __init__(self, learned: object = None, now: float = 0.0) -> None:
+        self._passed: deque[tuple[float, int]] = deque()  # when, and how many jobs were out then
+        self._known = type(learned) is int and learned >= 1
+        self._most = learned if type(learned) is int and self._known else 0
+        self._most_at = now
+        self._refusals = 0  # in a row that look like its own
+        self._trust = _TRUST[0]
+        self._until = float("-inf")
+
+    @property
+    def per_minute(self) -> int | None:
+        """How many submissions a minute go through, None where nothing shows that their number is limited."""
+        return self._most if self._known else None
+
+    def opens_at(self, others: int) -> float:
+        """Give the time from which one more may be sent while `others` are under way."""
+        left = self._most - others
+        if not self._known or len(self._passed) < left:
+            return float("-inf")
+        return min(self._until, self._passed[-left][0] + _WINDOW) if left > 0 else self._until
+
+    def passed(self, held: int, now: float) -> None:
+        """Take in that one was accepted, with which `held` jobs are out."""
+        self._passed.append((now, held))
+        self._forget(now)
+        self._refusals = 0
+        if len(self._passed) > self._most:
+            self._most, self._known, self._trust = len(self._passed), False, _TRUST[0]
+        if len(self._passed) == self._most:
+            self._most_at = now
+
+    def refused(self, held: int, others: int, now: float) -> bool:
+        """Take in a refusal while `held` jobs and `others` submissions were out; True if the quota is the reason."""
+        self._forget(now)
+        if now > self._most_at + _STALE:
+            self._most, self._most_at, self._known = len(self._passed), now, False
+        full = 0 < self._most <= len(self._passed) + others
+        held_more = any(before > held for _, before in self._passed)
+        if not full or not (self._known or held_more):
+            self._refusals = 0
+            return False
+        self._refusals += 1
+        if not self._known and self._refusals < _SURE:
+            return False
+        if self._known and now >= self._until:
+            self._trust = min(2 * self._trust, _TRUST[1])
+        if not self._known or now >= self._until:
+            self._until = now + self._trust
+        self._known = True
+        return True
+
+    def _forget(self, now: float) -> None:
+        while self._passed and self._passed[0][0] <= now - _WINDOW:
+            self._passed.popleft()

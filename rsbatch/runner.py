@@ -237,7 +237,7 @@ class Runner:
         if downloading > limits.downloads:  # they wait in line
             eta = seconds_left_of_downloads(left, self._course.this_run.saved, elapsed)
         else:
-            eta = seconds_left(pending, out, self._course.times.overall(), slots)
+            eta = seconds_left(pending, out, self._course.times.overall(), slots, self._course.quota.per_minute)
         self._course.edges.observer.update(
             Snapshot(
                 total=sum(counts.values()),

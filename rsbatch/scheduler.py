@@ -22,7 +22,7 @@ from rsbatch.ledger.state import History
 from rsbatch.lifecycle import State
 from rsbatch.line import Line, Place
 from rsbatch.model import Limits, SavedFile, Task
-from rsbatch.pacing import RateGate
+from rsbatch.pacing import Quota, RateGate
 from rsbatch.retry import DOWNLOAD_SECONDS, UNAVAILABLE_SECONDS, backoff
 
 SLOT_PRICE = 0.006
@@ -217,6 +217,7 @@ class Policies:
     open_submits: int
     open_queries: int
     rng: Random = field(default_factory=Random)
+    quota: Quota = field(default_factory=Quota)
 
 
 class Scheduler:
@@ -381,7 +382,8 @@ class Scheduler:
         limit = self._policies.in_flight.opens_at(self.in_flight)
         if limit is None or self.in_flight >= self.limits.in_flight:
             return None
-        return max(limit, self._submits_from, self._submit_gate.opens_at())
+        quota = self._policies.quota.opens_at(self.open.submits)
+        return max(limit, quota, self._submits_from, self._submit_gate.opens_at())
 
     def _drain(self) -> None:
         """Once nothing is left to submit, ask for what is out more often than was planned."""
@@ -448,6 +450,7 @@ class Scheduler:
     def accepted(self, job: Job, now: float) -> None:
         """The order became `job`, durably recorded."""
         self.open.submits -= 1
+        self._policies.quota.passed(self._held, now)
         if self._policies.in_flight.accepted(self._held, now) and self._pressed:
             often = self._submit_gate.passed_since < REFUSED_OFTEN
             fewest = min(self.limits.in_flight, FEWEST) if often else self.limits.in_flight
@@ -477,7 +480,8 @@ class Scheduler:
             self._submit_pauses += not full
             if limit:
                 self._pressed = order.pressed
-                self._policies.in_flight.refused(self._held, now, retry_after or 0.0)
+                if not self._policies.quota.refused(self._held, self.open.submits, now):
+                    self._policies.in_flight.refused(self._held, now, retry_after or 0.0)
         wait = retry_after or (REFUSED_SECONDS if full else backoff(self._submit_pauses, self._policies.rng))
         self._submits_from = max(self._submits_from, now + wait)
         if not full:

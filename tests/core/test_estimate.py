@@ -44,6 +44,22 @@ def test_where_the_ceiling_is_not_known_that_is_said() -> None:
     assert Estimate.of(ended(runs=20), 8).slots == 8, "the user's limit is the most"
 
 
+def test_a_quota_of_submissions_bounds_the_time() -> None:
+    record = ended()
+    record["learned"]["per_minute"] = 6
+    one = Estimate.of(record, 64)
+    for _ in range(61):
+        one.add("k")
+    assert one.seconds is not None
+    assert one.seconds[0] == 600
+    assert one.in_words().endswith("by earlier runs, 6 submissions a minute")
+    few = Estimate.of(record, 1)
+    few.add("k")
+    assert few.in_words().endswith("by earlier runs, if the account runs 1 at a time"), (
+        "the jobs themselves take longer"
+    )
+
+
 def test_a_class_that_was_not_measured_makes_the_time_unknown() -> None:
     one = Estimate.of(ended(), 8)
     one.add("k")
@@ -61,6 +77,8 @@ def test_what_is_left_of_a_run() -> None:
     assert seconds_left(0, 1, 40.0, 4) == 20
     assert seconds_left(0, 0, 40.0, 4) == 0
     assert seconds_left(1, 0, 40.0, 0) == 40
+    assert seconds_left(10, 4, 40.0, 64, per_minute=5) == 140
+    assert seconds_left(10, 4, 40.0, 1, per_minute=60) == 480
 
 
 def test_what_is_left_where_downloads_are_behind() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -9,7 +10,7 @@ from core_help import quick
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsbatch.pacing import RateGate
+from rsbatch.pacing import Quota, RateGate
 from rsbatch.retry import (
     BACKOFF_MOST,
     DOWNLOAD_ATTEMPTS,
@@ -181,3 +182,117 @@ def test_a_gate_of_less_than_one_in_thirty_seconds_stays_as_it_is() -> None:
     gate.slower(0)
     gate.take(0)
     assert gate.opens_at() == 100
+
+
+def used_up(count: int = 20, quota: Quota | None = None) -> Quota:
+    """One of which `count` went through, one each tenth of a second, and as many jobs are out."""
+    quota = quota or Quota()
+    for number in range(count):
+        quota.passed(number + 1, number / 10)
+    return quota
+
+
+def found(count: int = 20) -> Quota:
+    quota = used_up(count)
+    quota.refused(count - 1, 0, 30)
+    assert quota.refused(count - 1, 0, 31)
+    return quota
+
+
+def test_a_quota_shows_by_two_refusals_of_what_was_held_before() -> None:
+    quota = used_up()
+    assert not quota.refused(20, 0, 2), "20 jobs were out: a ceiling, for all we know"
+    assert not quota.refused(19, 0, 30), "that may be chance"
+    assert (quota.per_minute, quota.opens_at(0)) == (None, float("-inf"))
+    assert quota.refused(19, 0, 31)
+    assert quota.per_minute == 20
+    assert quota.opens_at(0) == 60
+
+
+def test_an_acceptance_between_two_refusals_shows_that_they_came_by_chance() -> None:
+    quota = used_up()
+    quota.refused(19, 0, 30)
+    quota.passed(20, 31)
+    assert not quota.refused(19, 0, 32)
+
+
+def test_a_ceiling_is_no_quota() -> None:
+    quota = used_up()
+    for at in range(2, 50):
+        assert not quota.refused(20, 0, at)
+    assert quota.per_minute is None
+
+
+def test_fewer_than_went_through_before_are_no_quota() -> None:
+    quota = used_up()
+    for at in (61, 61, 61):
+        assert not quota.refused(10, 0, at)
+    assert not quota.refused(10, 11, 61), "what is under way may have been counted already"
+    assert quota.refused(10, 11, 61)
+
+
+def test_nothing_went_through_is_no_quota() -> None:
+    quota = Quota()
+    assert not quota.refused(3, 5, 100)
+    assert not quota.refused(3, 5, 101)
+
+
+def test_a_known_quota_lets_one_through_for_each_that_is_a_minute_old() -> None:
+    quota = found()
+    assert [quota.opens_at(others) for others in (0, 1, 2)] == [60, pytest.approx(60.1), pytest.approx(60.2)]
+    quota.passed(9, 60.05)
+    assert quota.opens_at(0) == pytest.approx(60.1), "one is a minute old, one is new"
+    assert quota.opens_at(20) == 91, "as many are under way as it takes: not before it is tried again"
+    quota.passed(10, 160)
+    assert quota.opens_at(0) == float("-inf")
+
+
+def test_a_quota_is_tried_now_and_then() -> None:
+    quota, taken, at, tries = found(), [n / 10 for n in range(20)], 31.0, [31.0]
+    while len(tries) < 8:
+        at = max(at, quota.opens_at(0)) + 0.01
+        if len([before for before in taken if before > at - 60]) < 20:
+            quota.passed(6, at)
+            taken.append(at)
+        else:
+            assert quota.refused(5, 0, at)
+            tries.append(at)
+    waits = [after - before for before, after in pairwise(tries)]
+    assert waits == pytest.approx([60, 120, 240, 480, 960, 960, 960], abs=1)
+
+
+def test_what_goes_through_past_a_quota_refutes_it() -> None:
+    quota = found()
+    assert quota.opens_at(0) == 60
+    quota.passed(20, 59)
+    assert quota.per_minute is None
+    assert quota.opens_at(0) == float("-inf")
+
+
+def test_a_quota_that_is_less_than_before_is_found_after_three_minutes() -> None:
+    quota = found()
+    for number in range(10):
+        quota.passed(10, 100.0 + number)
+    assert not quota.refused(9, 0, 130)
+    assert quota.per_minute == 20
+    for number in range(10):
+        quota.passed(10, 190.0 + number)
+    assert not quota.refused(9, 0, 230)
+    assert quota.per_minute is None
+    assert quota.refused(9, 0, 231)
+    assert quota.per_minute == 10
+
+
+@pytest.mark.parametrize("learned", [None, "20", 0, -1, True, 2.5])
+def test_what_an_earlier_run_says_of_a_quota_may_be_anything(learned: object) -> None:
+    quota = Quota(learned)
+    assert quota.per_minute is None
+    assert quota.opens_at(0) == float("-inf")
+
+
+def test_a_quota_that_an_earlier_run_found_is_tried_once_then_kept_to() -> None:
+    quota = used_up(20, Quota(20, 0.0))
+    assert quota.per_minute == 20
+    assert quota.opens_at(0) == float("-inf")
+    assert quota.refused(20, 0, 3)
+    assert quota.opens_at(0) == 60

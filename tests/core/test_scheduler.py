@@ -964,3 +964,40 @@ def settle(one: Scheduler, step: Any, now: float, rng: Random) -> None:
             one.downloaded()
     else:
         one.ask_fresh(step.job, now + 1)
+
+
+def test_a_quota_is_found_and_kept_to_and_is_no_ceiling() -> None:
+    """A service that takes 20 submissions a minute and runs any number of jobs, 40 seconds each."""
+    ceiling = Ceiling(64)
+    policies = Policies(ceiling, FixedInterval(), 8, 8, Random(1))
+    limits = Limits(in_flight=64, submits_per_second=5, queries_per_second=1000)
+    one, ends, now, refused = Scheduler(limits, policies, 0.0), {}, 0.0, 0
+    taken: list[float] = []
+    while len(taken) < 200:
+        if one.hungry:
+            one.offer(order())
+            continue
+        step = one.next(now)
+        if isinstance(step, StartSubmit):
+            if len([at for at in taken if at > now - 60]) < 20:
+                taken.append(now)
+                it = job(fresh=True)
+                ends[it] = now + 40
+                one.accepted(it, now)
+            else:
+                refused += 1
+                one.throttled(step.order, "HTTP 429", None, now, limit=True)
+        elif isinstance(step, StartQuery):
+            one.answered(now)
+            if ends[step.job] <= now:
+                one.ended(step.job, now)
+            else:
+                one.asked(step.job, now, state="RUN")
+        else:
+            assert isinstance(step, Idle)
+            assert step.until is not None
+            now = step.until
+    assert taken[-1] < 9 * 60 + 10, "20 a minute from the first minute on"
+    assert refused < 20
+    assert ceiling.holds == 64
+    assert policies.quota.per_minute == 20
