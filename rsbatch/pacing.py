@@ -12,6 +12,8 @@ _CATCH_UP = 0.05
 """Seconds of lateness that a gate makes good: timers fire a little late, and the rate is meant on average."""
 _WINDOW = 60.0
 """Seconds over which is counted what goes through: a service's limits are of so many a minute."""
+_SURELY = 57.0
+"""Seconds in which a quota of a minute surely lets no more through: between an acceptance and its answer some go by."""
 _SURE = 2
 """Refusals in a row that look like a quota's before it is taken for one: a single one may come by chance."""
 _STALE = 180.0
@@ -105,9 +107,9 @@ class Quota:
         self._passed.append((now, held))
         self._forget(now)
         self._refusals = 0
-        if len(self._passed) > self._most:
-            self._most, self._known, self._trust = len(self._passed), False, _TRUST[0]
-        if len(self._passed) == self._most:
+        if len(self._passed) > self._most and self._passed[-self._most - 1][0] > now - _SURELY:
+            self._most, self._known, self._trust = self._most + 1, False, _TRUST[0]
+        if len(self._passed) >= self._most:
             self._most_at = now
 
     def refused(self, held: int, others: int, now: float) -> bool:

@@ -264,9 +264,15 @@ def test_a_quota_is_tried_now_and_then() -> None:
 def test_what_goes_through_past_a_quota_refutes_it() -> None:
     quota = found()
     assert quota.opens_at(0) == 60
-    quota.passed(20, 59)
+    quota.passed(20, 56.9)
     assert quota.per_minute is None
     assert quota.opens_at(0) == float("-inf")
+
+
+def test_an_answer_that_took_long_refutes_no_quota() -> None:
+    quota = found()
+    quota.passed(20, 57)
+    assert quota.per_minute == 20
 
 
 def test_a_quota_that_is_less_than_before_is_found_after_three_minutes() -> None:

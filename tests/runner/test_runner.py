@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import anyio
+import httpx
 import pytest
 
 from rsbatch.asking import QUERY_INTERVAL, FixedInterval
@@ -18,7 +19,7 @@ from rsbatch.net.fetch import FetchError, FetchKind, HttpFetcher, Sink
 from rsbatch.planning import Category
 from rsbatch.saver import Saver
 from rsbatch.scheduler import Halt, Job
-from rsbatch.simulator import Settings
+from rsbatch.simulator import Settings, wire
 from tests.runner.world import World, signal_at, task, tasks
 
 FAST = Limits(submits_per_second=100, queries_per_second=100)
@@ -662,6 +663,33 @@ def test_the_next_run_starts_from_what_this_one_learned(world: World) -> None:
         "the ceiling was known, and is not tried within 16 submissions"
     )
     assert result.this_run.queries < 40 * 12, "when to ask was known, too"
+
+
+def test_a_limit_of_submissions_a_minute_is_left_to_the_next_run(world: World) -> None:
+    class FiveAMinute(httpx.AsyncBaseTransport):
+        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+            self.inner = inner
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == wire.SUBMIT:
+                if len([at for at in taken if at > world.now() - 60]) >= 5:
+                    error = {"code": "rate_limit_exceeded", "message": "slow down", "data": None}
+                    return httpx.Response(429, json=error, request=request)
+                taken.append(world.now())
+            return await self.inner.handle_async_request(request)
+
+    taken: list[float] = []
+    world.wrap = FiveAMinute
+    world.run(tasks(30))
+    (ended,) = world.records("run_ended")
+    assert ended["learned"]["per_minute"] == 5
+    assert ended["learned"]["ceiling"]["holds"] is None
+    before = len(world.records("not_submitted"))
+    world.elapsed += 3600
+    result = world.run(tasks(60))
+    assert result.tasks[Category.SAVED] == 60
+    assert set(world.paid().values()) == {1}
+    assert len(world.records("not_submitted")) - before < before - 3, "it is known, and only tried now and then"
 
 
 def test_where_the_service_queues_a_few_jobs_wait_there(world: World) -> None:
