@@ -368,6 +368,9 @@ class Scheduler:
             self._ready.append(order)
         at = self._submit_time()
         if at is None or at > now:
+            quota = self._policies.quota
+            if quota.per_minute is not None and quota.opens_at(self.open.submits) == at:
+                self._put_off = f"{quota.per_minute} submissions a minute"
             return None
         self._ready[0].pressed = self._submit_gate.take(now)
         self._put_off = None

@@ -973,6 +973,7 @@ def test_a_quota_is_found_and_kept_to_and_is_no_ceiling() -> None:
     limits = Limits(in_flight=64, submits_per_second=5, queries_per_second=1000)
     one, ends, now, refused = Scheduler(limits, policies, 0.0), {}, 0.0, 0
     taken: list[float] = []
+    told: set[tuple[str | None, bool]] = set()
     while len(taken) < 200:
         if one.hungry:
             one.offer(order())
@@ -996,7 +997,9 @@ def test_a_quota_is_found_and_kept_to_and_is_no_ceiling() -> None:
         else:
             assert isinstance(step, Idle)
             assert step.until is not None
+            told.add((one.paused, step.until - now > 10))
             now = step.until
+    assert ("20 submissions a minute", True) in told
     assert taken[-1] < 9 * 60 + 10, "20 a minute from the first minute on"
     assert refused < 20
     assert ceiling.holds == 64
