@@ -18,8 +18,14 @@ _SURE = 2
 """Refusals in a row that look like a quota's before it is taken for one: a single one may come by chance."""
 _STALE = 180.0
 """Seconds after which the most that went through says nothing more: a quota may allow for a burst, or become less."""
+_LONG_PAUSE = 5.0
+"""Seconds. Where the service wants no more for longer, one refusal will do: what comes after the pause goes through."""
 _TRUST = 60.0, 960.0
 """Seconds for which a quota is kept to before one more is tried: at first, and at most, twice as long each time."""
+_AGAIN = 5.0, 40.0
+"""The same where that one was refused while nothing told it from a ceiling: until a job ended, in all likelihood."""
+_MOST = 10**6
+"""No limit of submissions a minute is as high as that."""
 SLOWEST = 30.0
 """Seconds between two events at most: a service that wants less says `Retry-After`."""
 
@@ -76,18 +82,19 @@ class RateGate:
 class Quota:
     """Tells an account's limit of so many submissions a minute from its other limits, and keeps to it.
 
-    It refuses where as many went through within a minute as ever did, though the service held more jobs within that
-    minute; a ceiling of jobs takes another for each that ends. An acceptance past it refutes it. `learned` is what an
-    earlier run's `per_minute` was, `now` when this one begins.
+    It refuses where as many went through within a minute as did at most of late, though the service held more jobs
+    within that minute; a ceiling of jobs takes another for each that ends. An acceptance past it refutes it, and is
+    tried for again and again: jobs that are let go together once a minute fill few slots, and look like a quota, too.
+    `learned` is what an earlier run's `per_minute` was, `now` when this one begins.
     """
 
     def __init__(self, learned: object = None, now: float = 0.0) -> None:
         self._passed: deque[tuple[float, int]] = deque()  # when, and how many jobs were out then
-        self._known = type(learned) is int and learned >= 1
-        self._most = learned if type(learned) is int and self._known else 0
+        self._most = learned if type(learned) is int and 1 <= learned < _MOST else 0
+        self._known = self._most > 0
         self._most_at = now
         self._refusals = 0  # in a row that look like its own
-        self._trust = _TRUST[0]
+        self._trust, self._again = _TRUST[0], _AGAIN[0]
         self._until = float("-inf")
 
     @property
@@ -108,14 +115,18 @@ class Quota:
         self._forget(now)
         self._refusals = 0
         if len(self._passed) > self._most and self._passed[-self._most - 1][0] > now - _SURELY:
-            self._most, self._known, self._trust = self._most + 1, False, _TRUST[0]
+            self._most, self._known = self._most + 1, False
+            self._trust, self._again = _TRUST[0], _AGAIN[0]
         if len(self._passed) >= self._most:
             self._most_at = now
 
-    def refused(self, held: int, others: int, now: float) -> bool:
-        """Take in a refusal while `held` jobs and `others` submissions were out; True if the quota is the reason."""
+    def refused(self, held: int, others: int, now: float, pause: float = 0.0) -> bool:
+        """Take in a refusal while `held` jobs and `others` submissions were out; True if the quota is the reason.
+
+        `pause` is for how long the service wants no more, in seconds.
+        """
         self._forget(now)
-        if now > self._most_at + _STALE:
+        if self._passed and now > self._most_at + _STALE:
             self._most, self._most_at, self._known = len(self._passed), now, False
         full = 0 < self._most <= len(self._passed) + others
         held_more = any(before > held for _, before in self._passed)
@@ -123,12 +134,15 @@ class Quota:
             self._refusals = 0
             return False
         self._refusals += 1
-        if not self._known and self._refusals < _SURE:
+        if not self._known and self._refusals < _SURE and pause < _LONG_PAUSE:
             return False
-        if self._known and now >= self._until:
-            self._trust = min(2 * self._trust, _TRUST[1])
-        if not self._known or now >= self._until:
+        if not self._known:
             self._until = now + self._trust
+        elif now >= self._until and held_more:
+            self._trust, self._again = min(2 * self._trust, _TRUST[1]), _AGAIN[0]
+            self._until = now + self._trust
+        elif now >= self._until:
+            self._until, self._again = now + self._again, min(2 * self._again, _AGAIN[1])
         self._known = True
         return True
 

@@ -251,6 +251,8 @@ class Scheduler:
         """Whether the last submission that was refused was sent as soon as the rate allowed."""
         self._draining = False
         self._put_off: str | None = None
+        self._used_up = False
+        """Whether it is the quota that the next submission waits for."""
         self._behind = False
 
     # what is left
@@ -261,6 +263,8 @@ class Scheduler:
         behind = bool(self._ready) and self._fetching_first
         if self._put_off is not None and not behind:
             return self._put_off
+        if self._used_up and not behind:
+            return f"{self._policies.quota.per_minute} submissions a minute"
         later = self._later_downloads.first()
         if later is not None and _host_of(later) in self._refusing and not self.open.downloads:
             return "downloads: HTTP 429"
@@ -366,11 +370,9 @@ class Scheduler:
     def _next_submit(self, now: float) -> StartSubmit | None:
         while (order := self._delayed.pop(now)) is not None:
             self._ready.append(order)
-        at = self._submit_time()
+        at, quota = self._submit_time(), self._policies.quota
+        self._used_up = at is not None and at > now and quota.opens_at(self.open.submits) == at
         if at is None or at > now:
-            quota = self._policies.quota
-            if quota.per_minute is not None and quota.opens_at(self.open.submits) == at:
-                self._put_off = f"{quota.per_minute} submissions a minute"
             return None
         self._ready[0].pressed = self._submit_gate.take(now)
         self._put_off = None
@@ -483,8 +485,9 @@ class Scheduler:
             self._submit_pauses += not full
             if limit:
                 self._pressed = order.pressed
-                if not self._policies.quota.refused(self._held, self.open.submits, now):
-                    self._policies.in_flight.refused(self._held, now, retry_after or 0.0)
+                pause = retry_after or 0.0
+                if not self._policies.quota.refused(self._held, self.open.submits, now, pause):
+                    self._policies.in_flight.refused(self._held, now, pause)
         wait = retry_after or (REFUSED_SECONDS if full else backoff(self._submit_pauses, self._policies.rng))
         self._submits_from = max(self._submits_from, now + wait)
         if not full:

@@ -289,16 +289,48 @@ def test_a_quota_that_is_less_than_before_is_found_after_three_minutes() -> None
     assert quota.per_minute == 10
 
 
-@pytest.mark.parametrize("learned", [None, "20", 0, -1, True, 2.5])
+@pytest.mark.parametrize("learned", [None, "20", 0, -1, True, 2.5, 10**400])
 def test_what_an_earlier_run_says_of_a_quota_may_be_anything(learned: object) -> None:
     quota = Quota(learned)
     assert quota.per_minute is None
     assert quota.opens_at(0) == float("-inf")
 
 
-def test_a_quota_that_an_earlier_run_found_is_tried_once_then_kept_to() -> None:
+def test_a_quota_that_an_earlier_run_found_is_tried_then_kept_to() -> None:
     quota = used_up(20, Quota(20, 0.0))
     assert quota.per_minute == 20
     assert quota.opens_at(0) == float("-inf")
     assert quota.refused(20, 0, 3)
+    assert quota.opens_at(0) == 8, "a ceiling of 20 would say no more than that"
+    assert quota.refused(20, 0, 8)
+    assert quota.opens_at(0) == 18
+    assert quota.refused(19, 0, 18), "a job has ended"
     assert quota.opens_at(0) == 60
+
+
+def test_a_ceiling_that_was_taken_for_a_quota_is_found_out_once_a_job_ends() -> None:
+    """Eight slots, jobs of 10 s, and an outage after the first eight: they fill the slots once a minute."""
+    quota = found(8)
+    for number in range(8):
+        quota.passed(number + 1, 61 + number / 10)
+    assert quota.refused(8, 0, 91), "the next is tried while all eight are out"
+    assert quota.opens_at(0) == 96
+    assert quota.refused(8, 0, 96)
+    assert quota.opens_at(0) == 106
+    quota.passed(8, 106)
+    assert quota.per_minute is None
+
+
+def test_one_refusal_will_do_where_the_service_asks_for_a_long_pause() -> None:
+    quota = used_up()
+    assert not quota.refused(20, 0, 2, pause=58), "that may be a ceiling"
+    assert not quota.refused(19, 0, 30, pause=4)
+    quota = used_up()
+    assert quota.refused(19, 0, 30, pause=30)
+    assert quota.per_minute == 20
+
+
+def test_a_quota_is_not_forgotten_where_nothing_was_sent_for_long() -> None:
+    quota = found()
+    assert not quota.refused(3, 0, 3700)
+    assert quota.per_minute == 20
