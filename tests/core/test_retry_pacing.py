@@ -324,7 +324,7 @@ def test_a_ceiling_that_was_taken_for_a_quota_is_found_out_once_a_job_ends() -> 
 def test_one_refusal_will_do_where_the_service_asks_for_a_long_pause() -> None:
     quota = used_up()
     assert not quota.refused(20, 0, 2, pause=58), "that may be a ceiling"
-    assert not quota.refused(19, 0, 30, pause=4)
+    assert not quota.refused(19, 0, 30, pause=19)
     quota = used_up()
     assert quota.refused(19, 0, 30, pause=30)
     assert quota.per_minute == 20
