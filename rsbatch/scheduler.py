@@ -251,8 +251,8 @@ class Scheduler:
         """Whether the last submission that was refused was sent as soon as the rate allowed."""
         self._draining = False
         self._put_off: str | None = None
-        self._used_up = False
-        """Whether it is the quota that the next submission waits for."""
+        self._used_up: str | None = None
+        """The quota, in words, where it is what the next submission waits for."""
         self._behind = False
 
     # what is left
@@ -263,8 +263,8 @@ class Scheduler:
         behind = bool(self._ready) and self._fetching_first
         if self._put_off is not None and not behind:
             return self._put_off
-        if self._used_up and not behind:
-            return f"{self._policies.quota.per_minute} submissions a minute"
+        if self._used_up is not None and not behind and self.halted is None:
+            return self._used_up
         later = self._later_downloads.first()
         if later is not None and _host_of(later) in self._refusing and not self.open.downloads:
             return "downloads: HTTP 429"
@@ -371,7 +371,8 @@ class Scheduler:
         while (order := self._delayed.pop(now)) is not None:
             self._ready.append(order)
         at, quota = self._submit_time(), self._policies.quota
-        self._used_up = at is not None and at > now and quota.opens_at(self.open.submits) == at
+        used_up = at is not None and at > now and quota.opens_at(self.open.submits) == at
+        self._used_up = f"{quota.per_minute} submissions a minute" if used_up else None
         if at is None or at > now:
             return None
         self._ready[0].pressed = self._submit_gate.take(now)

@@ -15,6 +15,7 @@ from rsbatch.asking import FixedInterval
 from rsbatch.ceiling import Ceiling
 from rsbatch.ledger.state import History
 from rsbatch.model import Limits
+from rsbatch.pacing import Quota
 from rsbatch.retry import DOWNLOAD_SECONDS, UNAVAILABLE_SECONDS
 from rsbatch.scheduler import (
     ASKED_SECONDS,
@@ -1004,3 +1005,15 @@ def test_a_quota_is_found_and_kept_to_and_is_no_ceiling() -> None:
     assert refused < 20
     assert ceiling.holds == 64
     assert policies.quota.per_minute == 20
+
+
+def test_a_quota_that_is_waited_for_is_told_as_long_as_there_is_something_to_submit() -> None:
+    quota = Quota(1)
+    quota.passed(1, 0.0)
+    assert quota.refused(0, 0, 1.0), "from now on it is kept to"
+    one = Scheduler(FAST, Policies(Ceiling(4), FixedInterval(), 8, 8, Random(1), quota), 0.0)
+    one.offer(order())
+    assert one.next(2) == Idle(60)
+    assert one.paused == "1 submissions a minute"
+    one.halt(Halt.SIGNAL)
+    assert one.paused is None
