@@ -30,7 +30,7 @@ def seconds_left(waiting: int, out: int, mean: float | None, slots: int, per_min
     if mean is None:
         return None
     last = mean / 2 if waiting + out else 0.0
-    return max(last, mean * (waiting + out / 2) / max(1, slots), _seconds_to_submit(waiting, per_minute) + last)
+    return max(mean * (waiting + out / 2) / max(1, slots), _seconds_to_submit(waiting, per_minute) + last)
 
 
 def _seconds_to_submit(tasks: int, per_minute: int | None) -> float:
