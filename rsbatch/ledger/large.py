@@ -17,17 +17,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from heapq import merge
 from operator import attrgetter
+from struct import pack
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from rsbatch.errors import StoreError
-from rsbatch.ledger.plain import Live, PlainLines, Row
+from rsbatch.ledger.plain import Live, PlainLines
 from rsbatch.ledger.records import BadLine, decode
 from rsbatch.ledger.state import Bucket, History, LedgerState
 from rsbatch.lifecycle import Event, State
 
 _PLAIN: Final = [Event.SUBMITTING, Event.SUBMITTED, Event.GENERATED, Event.DOWNLOADED, Event.SAVED]
 _SINCE = attrgetter("since")
+_BIG: Final = 2**20
+"""Places of a table, 4 MiB, from which on it grows more slowly."""
 
 
 class LargeState(LedgerState):
@@ -129,7 +132,7 @@ class LargeState(LedgerState):
             maker._charge(history, Bucket.DELIVERED)
             maker._saved(history, end, rows.places[2][row])
         except (BadLine, LookupError, TypeError, ValueError, ArithmeticError):
-            raise StoreError("the ledger was replaced while it was read; run the command again") from None
+            raise _replaced() from None
         maker._owners.clear()
         history.state = State.SAVED
         return history
@@ -146,14 +149,20 @@ class LargeState(LedgerState):
         return at
 
     def fold(self, line: bytes, at: int) -> None:
-        """Take in one line, whatever it says. Raises BadLine."""
-        self.apply(decode(line), at)
+        """Take in one line with its newline, whatever it says. Raises BadLine."""
+        self.apply(decode(line[:-1]), at)
 
-    def fold_late(self, line: bytes, at: int) -> None:
-        """Take in a line of a plain history that was counted already, and is known to be sound."""
-        value, seq = decode(line), self.seq
-        self.seq = value["seq"] - 1
-        self.apply(value, at)
+    def fold_late(self, key: str, at: int) -> None:
+        """Take in the line at this place, of a plain history: it was counted already, and is known to be sound."""
+        seq = self.seq
+        try:
+            value = decode(self._line_at(at))
+            if value.get("key") != key:
+                raise BadLine("another task")
+            self.seq = value["seq"] - 1
+            self.apply(value, at)
+        except BadLine:
+            raise _replaced() from None
         self.seq = seq
 
     def is_new(self, key: str) -> bool:
@@ -166,8 +175,18 @@ class LargeState(LedgerState):
 
     def settle(self, plain: Sequence[Live]) -> None:
         """Keep plain histories that are saved, whose keys are new and whose paths are free."""
-        self._rows.add([live.row for live in plain])
-        for usd, number in Counter(live.usd for live in plain).items():
+        firsts, places = [live.first for live in plain], [live.places for live in plain]
+        self._rows.add(
+            [first.seq for first in firsts],
+            [first.task for first in firsts],
+            [first.key for first in firsts],
+            [live.files[0].path for live in plain],
+            [live.job for live in plain],
+            [of_lines[0] for of_lines in places],
+            [of_lines[1] for of_lines in places],
+            [of_lines[4] for of_lines in places],
+        )
+        for usd, number in Counter([first.usd for first in firsts]).items():
             self.spend.add(None if usd is None else Decimal(usd), Bucket.DELIVERED, number)
 
     def _held(self, task: str, key: str) -> History | None:
@@ -213,7 +232,7 @@ class LargeState(LedgerState):
 
         Rows of one key would make a search of the table long.
         """
-        rows: list[Row] = []
+        rows: list[tuple[int, str, str, str, str, int, int, int]] = []
         first = self._rows.ever
         while self._done:
             history, path, places = next(iter(self._done.values()))
@@ -226,7 +245,7 @@ class LargeState(LedgerState):
                 self._made[first + len(rows)] = history
                 rows.append((history.since, history.task, history.key, path, job, places[0], places[1], places[4]))
         if rows:
-            self._rows.add(rows)
+            self._rows.add(*zip(*rows, strict=True))
 
     def _is_alone(self, history: History) -> bool:
         return self._by_key.get(history.key) is history and not self._rows.keys.knows(history.key)
@@ -275,12 +294,18 @@ class _Rows:
     def __iter__(self) -> Iterator[int]:
         return (row for row in range(len(self.since)) if row not in self._dropped)
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Take in histories."""
-        since, tasks, keys, paths, jobs, *places = zip(*rows, strict=True)
-        self.since.extend(since)
-        for column, values in zip(self.places, places, strict=True):
-            column.extend(values)
+    def add(
+        self,
+        since: Sequence[int],
+        tasks: Iterable[str],
+        keys: Iterable[str],
+        paths: Iterable[str],
+        jobs: Iterable[str],
+        *places: Sequence[int],
+    ) -> None:
+        """Take in histories, each a value of every column; the last three are where `places` begin."""
+        for column, values in zip((self.since, *self.places), (since, *places), strict=True):
+            _extend(column, values)
         self.keys.add(keys)
         self.paths.add(paths)
         self._tasks.add(tasks)
@@ -318,17 +343,21 @@ class _Rows:
 class _Index:
     """Finds rows by a text of each, held as its hash of 64 bits; but for those that are in `dropped`.
 
-    A table with open addressing, four bytes a place, half of them free; made when it is first asked.
+    A table with open addressing, four bytes a place, half of them free or more; made when it is first asked.
     """
 
     def __init__(self, dropped: set[int]) -> None:
         self._numbers, self._dropped = array("q"), dropped
-        self._table = array("I", bytes(4 * 1024))
-        self._taken = 0
+        self._table = array("I")
+        self._last = 0
 
     def add(self, texts: Iterable[str]) -> None:
         """Take in the next rows' texts."""
-        self._numbers.extend(map(hash, texts))
+        numbers = [*map(hash, texts)]
+        first = len(self._numbers)
+        _extend(self._numbers, numbers)
+        if self._table:
+            self._put(numbers, first)
 
     def has(self, row: int, text: str) -> bool:
         """Tell if this is the row's text, by its hash."""
@@ -336,22 +365,18 @@ class _Index:
 
     def knows(self, text: str) -> bool:
         """Tell if any row has this text, one that was dropped included."""
-        if self._taken < len(self._numbers):
-            self._catch_up()
-        table, numbers, last = self._table, self._numbers, len(self._table) - 1
+        table, last = self._table or self._made(), self._last
         number = hash(text)
         at = number & last
         while row := table[at]:
-            if numbers[row - 1] == number:
+            if self._numbers[row - 1] == number:
                 return True
             at = (at + 1) & last
         return False
 
     def rows(self, text: str) -> list[int]:
         """Give the rows with this text."""
-        if self._taken < len(self._numbers):
-            self._catch_up()
-        table, last = self._table, len(self._table) - 1
+        table, last = self._table or self._made(), self._last
         number = hash(text)
         at = number & last
         found = []
@@ -361,17 +386,30 @@ class _Index:
             at = (at + 1) & last
         return found
 
-    def _catch_up(self) -> None:
-        """Take in the rows that are new since it was last asked."""
-        if 2 * len(self._numbers) > len(self._table):
-            self._table = array("I", bytes(8 * len(self._table)))
-            while 2 * len(self._numbers) > len(self._table):
-                self._table *= 2
-            self._taken = 0
-        table, last = self._table, len(self._table) - 1
-        for row, number in enumerate(self._numbers[self._taken :], self._taken + 1):
+    def _made(self) -> array[int]:
+        self._put(self._numbers, 0)
+        return self._table
+
+    def _put(self, numbers: Sequence[int], first: int) -> None:
+        """Put rows from `first` on, which are the last ones, into the table."""
+        if 2 * len(self._numbers) > len(self._table) or not self._table:
+            places = len(self._table) or 1024
+            while 2 * len(self._numbers) > places:
+                places *= 32 if places < _BIG else 2
+            self._table, self._last = array("I", bytes(4 * places)), places - 1
+            numbers, first = self._numbers, 0
+        table, last = self._table, self._last
+        for row, number in enumerate(numbers, first + 1):
             at = number & last
             while table[at]:
                 at = (at + 1) & last
             table[at] = row
-        self._taken = len(self._numbers)
+
+
+def _replaced() -> StoreError:
+    return StoreError("the ledger was replaced while it was read; run the command again")
+
+
+def _extend(column: array[int], values: Sequence[int]) -> None:
+    """Add to a column; `array.extend` takes five times as long."""
+    column.frombytes(pack(f"{len(values)}{column.typecode}", *values))

@@ -37,19 +37,18 @@ def lines(file: BinaryIO) -> Iterator[bytes]:
     """Give the lines, each with its newline, the last one perhaps without; split on newline alone."""
     torn = b""
     for whole, rest in _blocks(file):
-        for line in whole:
-            yield line + b"\n"
+        yield from whole
         torn = rest
     if torn:
         yield torn
 
 
 def _blocks(file: BinaryIO) -> Iterator[tuple[list[bytes], bytes]]:
-    """Give some lines at a time, without their newlines, and what was read after them."""
+    """Give some lines at a time, each with its newline, and what was read after them."""
     rest = b""
-    while chunk := file.read(_CHUNK):
-        whole = (rest + chunk).split(b"\n")
-        rest = whole.pop()
+    while whole := file.readlines(_CHUNK):
+        whole[0] = rest + whole[0]  # a run that goes on may have written the other half of a line meanwhile
+        rest = b"" if whole[-1].endswith(b"\n") else whole.pop()
         yield whole, rest
 
 
@@ -79,8 +78,8 @@ def replay(file: BinaryIO, path: str, state: LedgerState | None = None) -> Repla
         end = state.take(whole_lines())
     except BadLine as exc:  # each line raises `seq` by one
         raise LedgerDamaged(path, state.seq - before + 1, str(exc)) from None
-    ends_with_a_run = bool(last) and decode(last)["type"] == "run_ended"
-    return Replayed(state, end - len(last) - bool(last), end, torn, ends_with_a_run)
+    ends_with_a_run = bool(last) and decode(last[:-1])["type"] == "run_ended"
+    return Replayed(state, end - len(last), end, torn, ends_with_a_run)
 
 
 def _decode(line: bytes, path: str, number: int) -> dict[str, Any]:

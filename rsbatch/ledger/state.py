@@ -210,15 +210,15 @@ class LedgerState:
         """Take in that all lines that begin before `end`, in bytes, can be read from the ledger by now."""
 
     def take(self, blocks: Iterable[Sequence[bytes]]) -> int:
-        """Take in all lines of a ledger, some at a time, without their newlines; gives where the last one ends.
+        """Take in all lines of a ledger, some at a time, with their newlines; gives where the last one ends.
 
         Raises BadLine; `seq` is then that of the line before.
         """
         at = 0
         for lines in blocks:
             for line in lines:
-                self.apply(decode(line), at)
-                at += len(line) + 1
+                self.apply(decode(line[:-1]), at)
+                at += len(line)
         return at
 
     def apply(self, value: Mapping[str, Any], at: int = 0) -> None:

@@ -64,10 +64,10 @@ class _Counted:
     def __init__(self, file: IO[bytes], tick: Tick) -> None:
         self._file, self._tick = file, tick
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._tick(len(data))
-        return data
+    def readlines(self, hint: int = -1) -> list[bytes]:
+        lines = self._file.readlines(hint)
+        self._tick(sum(map(len, lines)))
+        return lines
 
     def __iter__(self) -> Iterator[bytes]:
         done = 0

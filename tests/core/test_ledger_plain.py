@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 from core_help import FIELDS, Steps, saved_file, started
 
-from rsbatch.errors import LedgerDamaged
+from rsbatch.errors import LedgerDamaged, StoreError
 from rsbatch.ledger import records
 from rsbatch.ledger import replay as replay_module
 from rsbatch.ledger.large import LargeState
@@ -152,8 +152,9 @@ def test_a_ledger_of_many_blocks_says_the_same() -> None:
 
 
 def test_what_is_not_plain_is_held_as_places_too_as_it_is_read() -> None:
-    """Few lines with unlike heads go to the fold, one by one."""
-    data = b"".join(encode(r, seq=n, ts=1.0, run="r" * n)[0] for n, r in enumerate([started(), *plain_steps("a")], 1))
+    """Its price is not written as others are, so its lines go to the fold, one by one."""
+    made = [started(), *plain_steps("a", usd="1e-20")]
+    data = b"".join(encode(r, seq=n, ts=1.0, run="r")[0] for n, r in enumerate(made, 1))
     state = Counting(lambda place: data[place : data.index(b"\n", place)])
     replay(io.BytesIO(data), "L", state)
     assert state.plain == 0
@@ -162,9 +163,24 @@ def test_what_is_not_plain_is_held_as_places_too_as_it_is_read() -> None:
 
 
 def test_a_whole_plain_ledger_goes_the_fast_way() -> None:
-    wrong, plain = both(b"".join(ledger(Random(1), tasks=300, odd=0)))
+    lines = ledger(Random(1), tasks=300, odd=0)
+    wrong, plain = both(b"".join(lines))
     assert wrong == ""
-    assert plain > 150  # the first hundred lines and those round a new run or another number of digits do not
+    assert plain == 300 - sum(b'"usd":"1E-20"' in line for line in lines) > 200  # a price of another form
+
+
+@pytest.mark.parametrize("instead", ["rubbish", "another"])
+def test_a_ledger_that_is_replaced_while_it_is_read_is_told(instead: str) -> None:
+    """What was plain at first goes to the fold when something else happens; its lines are read once more for that."""
+
+    def ledger_of(name: str) -> bytes:
+        made = [started(), *plain_steps(name)[:2], Steps(name).parked()]
+        return b"".join(encode(r, seq=n, ts=1.0, run="r")[0] for n, r in enumerate(made, 1))
+
+    data = ledger_of("a")
+    other = {"rubbish": b"x" * len(data), "another": ledger_of("b")}[instead]
+    with pytest.raises(StoreError, match="was replaced while it was read; run the command again"):
+        replay(io.BytesIO(data), "L", LargeState(lambda place: other[place:].partition(b"\n")[0]))
 
 
 def seal(body: bytes) -> bytes:
@@ -256,7 +272,9 @@ CHANGES: dict[str, Callable[[bytes, Random], bytes]] = {
     "a request with two ends": lambda line, rng: again(line, b',"usd"', b'},"usd"'),
     "a request with a second in it": lambda line, rng: again(line, b'"request":{', b'"request":{},"request":{'),
     "a request with a task after it": lambda line, rng: again(line, b'"request":{', b'"request":{},"task":{'),
-    "a deep request": lambda line, rng: again(line, b'"n":[', b'"n":%b[' % deep(rng.choice((190, 197, 198, 199, 250)))),
+    "a deep request": lambda line, rng: again(
+        line, b'"n":[', b'"n":%b[' % deep(rng.choice((190, 197, 198, 199, 250, 9999)))
+    ),
     "a request with a lone surrogate": lambda line, rng: again(line, b'"prompt":"', b'"prompt":"\\ud800'),
     "a request that is not a number": lambda line, rng: again(line, b'"n":[1', b'"n":[NaN'),
     "a request with a control character": lambda line, rng: again(line, b'"prompt":"', b'"prompt":"\x01'),

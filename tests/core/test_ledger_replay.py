@@ -110,11 +110,11 @@ def test_a_sound_line_that_cannot_follow_is_damage() -> None:
 @pytest.mark.parametrize("chunks", [1, 7, 10**9])
 def test_lines_do_not_depend_on_how_the_file_is_read(chunks: int) -> None:
     class Slow(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            return super().read(min(chunks, size or 0))
+        def readlines(self, hint: int | None = -1, /) -> list[bytes]:
+            return super().readlines(min(chunks, hint or 0))
 
-    data = "a\u2028b\x85c\r\nd\n\ntorn".encode()
-    assert list(lines(Slow(data))) == ["a\u2028b\x85c\r\n".encode(), b"d\n", b"\n", b"torn"]
+    data = "a\u2028b\x85c\rd\r\ne\n\ntorn".encode()
+    assert list(lines(Slow(data))) == ["a\u2028b\x85c\rd\r\n".encode(), b"e\n", b"\n", b"torn"]
 
 
 def test_records_leaves_out_the_torn_tail_and_names_the_damaged_line() -> None:
@@ -124,11 +124,28 @@ def test_records_leaves_out_the_torn_tail_and_names_the_damaged_line() -> None:
     assert caught.value.line == len(BOOK.lines) + 1
 
 
+def test_a_line_that_is_written_meanwhile_is_read_whole() -> None:
+    """A run goes on while its ledger is read: what was read of its last line is half of it, and then the rest comes."""
+
+    class Grows(io.BytesIO):
+        def readlines(self, hint: int | None = -1, /) -> list[bytes]:
+            given = super().readlines(hint)
+            if not given and len(self.getvalue()) < len(DATA):
+                at = self.tell()
+                self.write(DATA[at:])
+                self.seek(at)
+                given = super().readlines(hint)
+            return given
+
+    for size in (1, len(DATA) // 2, len(DATA) - 2):
+        assert snapshot(replay(Grows(DATA[:size]), "x").state) == snapshot(BOOK.state)
+
+
 def test_a_ledger_is_read_through_anything_that_reads() -> None:
     """A bar that shows how far it is stands between the file and whoever reads it, and can do nothing else."""
 
     class OnlyReads:
         def __init__(self) -> None:
-            self.read = io.BytesIO(DATA).read
+            self.readlines = io.BytesIO(DATA).readlines
 
     assert snapshot(replay(OnlyReads(), "x").state) == snapshot(BOOK.state)  # type: ignore[arg-type]
