@@ -12,7 +12,7 @@ from typing import Any
 from rsbatch.asking import LearnedTimes
 from rsbatch.ceiling import Ceiling
 from rsbatch.pacing import Quota
-from rsbatch.units import format_duration
+from rsbatch.units import format_duration, format_rate
 
 
 def learned_by(run_ended: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -106,7 +106,7 @@ class Estimate:
             return f"time: unknown for {self.unknown} of them ({which}), of which too few have been measured yet"
         least, most = (format_duration(round(s)) for s in self.seconds)
         if self._to_submit > self.work / self.slots:
-            return f"time: about {least} to {most}, by earlier runs, {self.per_minute} submissions a minute"
+            return f"time: about {least} to {most}, by earlier runs, {format_rate(self.per_minute)}"
         if self.measured:
             return f"time: about {least} to {most}, by earlier runs, {self.slots} at a time"
         return f"time: about {least} to {most}, by earlier runs, if the account runs {self.slots} at a time"

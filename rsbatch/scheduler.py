@@ -24,6 +24,7 @@ from rsbatch.line import Line, Place
 from rsbatch.model import Limits, SavedFile, Task
 from rsbatch.pacing import Quota, RateGate
 from rsbatch.retry import DOWNLOAD_SECONDS, UNAVAILABLE_SECONDS, backoff
+from rsbatch.units import format_rate
 
 SLOT_PRICE = 0.006
 """Seconds of delay that a query is worth where a slot idles until we notice its end: next to nothing, so that with few
@@ -372,7 +373,7 @@ class Scheduler:
             self._ready.append(order)
         at, quota = self._submit_time(), self._policies.quota
         used_up = at is not None and at > now and quota.opens_at(self.open.submits) == at
-        self._used_up = f"{quota.per_minute} submissions a minute" if used_up else None
+        self._used_up = format_rate(quota.per_minute) if used_up else None
         if at is None or at > now:
             return None
         self._ready[0].pressed = self._submit_gate.take(now)

@@ -83,6 +83,11 @@ def format_duration(seconds: float) -> str:
     return f"{hours // 24}d {hours % 24}h" if hours % 24 else f"{hours // 24}d"
 
 
+def format_rate(count: int | None) -> str:
+    """Write a number of submissions a minute for people."""
+    return f"{count} submission a minute" if count == 1 else f"{count} submissions a minute"
+
+
 def format_size(count: int) -> str:
     """Write bytes for people: `812 B`, `1.4 MiB`."""
     if count < 1024:

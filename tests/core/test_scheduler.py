@@ -1014,6 +1014,6 @@ def test_a_quota_that_is_waited_for_is_told_as_long_as_there_is_something_to_sub
     one = Scheduler(FAST, Policies(Ceiling(4), FixedInterval(), 8, 8, Random(1), quota), 0.0)
     one.offer(order())
     assert one.next(2) == Idle(60)
-    assert one.paused == "1 submissions a minute"
+    assert one.paused == "1 submission a minute"
     one.halt(Halt.SIGNAL)
     assert one.paused is None
