@@ -19,8 +19,6 @@ from msgspec.json import Decoder
 
 from rsbatch.ledger.records import seconds_of
 
-_FEW: Final = 32
-"""Of so few lines, of which one has a wrong checksum, each goes to the fold."""
 _TAIL: Final = len(',"crc":"00000000"}\n')
 _DEEP: Final = 190
 """Braces and brackets, with more of which a line may be nested deeper than the fold would take."""
@@ -113,22 +111,11 @@ class PlainLines:
 
         Raises BadLine; the keeper's `seq` is then that of the line before.
         """
-        if _sums_fit(lines):
-            return self._take(lines, at)
-        if len(lines) > _FEW:
-            half = len(lines) // 2
-            return self.take(lines[half:], self.take(lines[:half], at))
-        for line in lines:
-            self._keeper.fold(line, at)
-            at += len(line)
-        return at
-
-    def _take(self, lines: Sequence[bytes], at: int) -> int:
-        keeper = self._keeper
+        keeper, sound = self._keeper, _sums_fit(lines)
         places = [*accumulate(map(len, lines), initial=at)]
         first = keeper.seq + 1
         for seq, line, place in zip(count(first), lines, places):
-            live = self._of(line, seq)
+            live = self._of(line, seq) if sound else None  # else the fold finds the line that is not
             if live is not None:
                 live.places.append(place)
             else:

@@ -273,8 +273,9 @@ CHANGES: dict[str, Callable[[bytes, Random], bytes]] = {
     "a request with a second in it": lambda line, rng: again(line, b'"request":{', b'"request":{},"request":{'),
     "a request with a task after it": lambda line, rng: again(line, b'"request":{', b'"request":{},"task":{'),
     "a deep request": lambda line, rng: again(
-        line, b'"n":[', b'"n":%b[' % deep(rng.choice((190, 197, 198, 199, 250, 9999)))
+        line, b'"n":[', b'"n":[' + deep(rng.choice((190, 196, 197, 198, 199, 250)))
     ),
+    "a request that is deeper than any": lambda line, rng: again(line, b'"n":[', b'"n":[' + deep(9999)),
     "a request with a lone surrogate": lambda line, rng: again(line, b'"prompt":"', b'"prompt":"\\ud800'),
     "a request that is not a number": lambda line, rng: again(line, b'"n":[1', b'"n":[NaN'),
     "a request with a control character": lambda line, rng: again(line, b'"prompt":"', b'"prompt":"\x01'),
