@@ -1,8 +1,8 @@
 """Plain lines of a large ledger, taken in many at a time.
 
 Rule: this is only a faster way to what the fold says. A history is plain if it has the five records of an image that
-came as it should, each with the fields that `records` gives it, of their types, and no other. Any other line goes to
-the fold; before it go the lines of its history, read once more.
+came as it should, with fields that `records` knows, each of its type; those of another type of line are ignored, as
+the fold does. Any other line goes to the fold; before it go the lines of its history, read once more.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from struct import pack
 from typing import Any, Final, Literal, Protocol
 
 from isal.isal_zlib import crc32
-from msgspec import MsgspecError, Raw, Struct
+from msgspec import UNSET, MsgspecError, Struct, UnsetType
 from msgspec.json import Decoder
 
 from rsbatch.ledger.records import seconds_of
 
 _TAIL: Final = len(',"crc":"00000000"}\n')
 _DEEP: Final = 190
-"""Braces and brackets, with more of which a line may be nested deeper than the fold would take."""
+"""A line with more braces and brackets may be nested deeper than the fold takes."""
+_HOUR: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d", re.ASCII)
 _MINUTES: Final = re.compile(r":[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII)
 _USD: Final = re.compile(r"\d{1,6}(?:\.\d{1,12})?", re.ASCII)
 
@@ -36,7 +37,10 @@ class _File(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Line(Struct, forbid_unknown_fields=True, gc=False):
-    """Any line of a plain history; what it lacks of what the fold would need has a value that is not plain."""
+    """Any line of a plain history; what it lacks of what the fold would need has a value that is not plain.
+
+    What is given twice counts as it stands last. So what must not be there at all is UNSET, which no JSON can say.
+    """
 
     v: Literal[1]
     seq: int
@@ -45,9 +49,9 @@ class _Line(Struct, forbid_unknown_fields=True, gc=False):
     type: Literal["submitting", "submitted", "generated", "downloaded", "saved"]
     task: str
     key: str
-    crc: Raw
+    crc: str
     attempt: int = 0
-    request: dict[str, Any] | None = None
+    request: dict[str, Any] | UnsetType = UNSET
     usd: str | None = ""
     path: str | None = None
     job_id: str = ""
@@ -138,8 +142,8 @@ class PlainLines:
         if live is None:
             return self._begun(said, line)
         stage = len(live.places)
-        if said.type != _AWAITED[stage] or said.task != live.first.task:
-            return None
+        if said.type != _AWAITED[stage] or said.task != live.first.task or said.request is not UNSET:
+            return None  # and with it goes the history, as the fold will ask for it
         if stage == 1:
             live.job = said.job_id
             return live if said.job_id and said.attempt == 1 and self._is_time(said.ts) else None
@@ -155,7 +159,7 @@ class PlainLines:
     def _begun(self, said: _Line, line: bytes) -> Live | None:
         """Begin a history if this is a plain first line, of a key that is new."""
         usd = said.usd
-        if said.type != "submitting" or said.attempt != 1 or said.path is None or said.request is None:
+        if said.type != "submitting" or said.attempt != 1 or said.path is None or said.request is UNSET:
             return None
         if usd is not None and not _USD.fullmatch(usd):
             return None
@@ -171,8 +175,10 @@ class PlainLines:
         hour = ts[: len("2026-01-01T00")]
         if hour not in self._hours:
             try:
-                seconds_of(f"{hour}:00:00Z")
+                seconds_of(f"{hour}:59:59Z")  # hour 24 has a first second, by later Pythons
             except ValueError:
+                return False
+            if not _HOUR.fullmatch(hour):  # some other form of a date, whose hours may be written otherwise
                 return False
             self._hours.add(hour)
         return _MINUTES.fullmatch(ts, len(hour)) is not None

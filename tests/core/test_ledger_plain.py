@@ -275,6 +275,15 @@ CHANGES: dict[str, Callable[[bytes, Random], bytes]] = {
     "a deep request": lambda line, rng: again(
         line, b'"n":[', b'"n":[' + deep(rng.choice((190, 196, 197, 198, 199, 250)))
     ),
+    "a deep request on any line": lambda line, rng: seal(
+        body_of(line) + b',"request":{"a":%b}' % deep(rng.choice((150, 250)))[:-1]
+    ),
+    "a deep request that is taken back": lambda line, rng: seal(
+        body_of(line) + b',"request":{"a":%b},"request":{}' % deep(rng.choice((150, 250)))[:-1]
+    ),
+    "a checksum of no UTF-8": lambda line, rng: seal(body_of(line) + b',"crc":"\xff"'),
+    "a checksum of many digits": lambda line, rng: seal(body_of(line) + b',"crc":' + b"9" * 5000),
+    "a deep checksum": lambda line, rng: seal(body_of(line) + b',"crc":' + deep(300)[:-1]),
     "a request that is deeper than any": lambda line, rng: again(line, b'"n":[', b'"n":[' + deep(9999)),
     "a request with a lone surrogate": lambda line, rng: again(line, b'"prompt":"', b'"prompt":"\\ud800'),
     "a request that is not a number": lambda line, rng: again(line, b'"n":[1', b'"n":[NaN'),
@@ -320,6 +329,23 @@ def test_a_changed_line_is_judged_the_same(what: str) -> None:
         changed += line != lines[number]
         both(b"".join([*lines[:number], line, *lines[number + 1 :]]))
     assert changed, "nothing was changed"
+
+
+@pytest.mark.parametrize(
+    "ts",
+    [
+        "2026-02-01T10:00:00.000Z",
+        "2026-02-01T24:30:00.000Z",
+        "2026-W01-1T10:00:00.000Z",
+        "2600W01T11:00:24:30.000Z",  # of this one the first half is a time
+        "2126W21T00:00:59:59.999Z",
+        "2026-02-01t10:00:00.000z",
+    ],
+)
+def test_a_time_of_another_form_is_judged_the_same(ts: str) -> None:
+    lines = [encode(r, seq=n, ts=1.0, run="r")[0] for n, r in enumerate([started(), *plain_steps("a")], 1)]
+    lines[2] = seal(at_time(body_of(lines[2]), ts.encode()))
+    both(b"".join(lines))
 
 
 def test_lines_that_were_moved_are_judged_the_same() -> None:
