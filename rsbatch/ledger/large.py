@@ -395,7 +395,7 @@ class _Index:
         if 2 * len(self._numbers) > len(self._table) or not self._table:
             places = len(self._table) or 1024
             while 2 * len(self._numbers) > places:
-                places *= 32 if places < _BIG else 2
+                places *= 4 if places < _BIG else 2
             self._table, self._last = array("I", bytes(4 * places)), places - 1
             numbers, first = self._numbers, 0
         table, last = self._table, self._last
