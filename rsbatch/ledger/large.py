@@ -354,10 +354,9 @@ class _Index:
     def add(self, texts: Iterable[str]) -> None:
         """Take in the next rows' texts."""
         numbers = [*map(hash, texts)]
-        first = len(self._numbers)
         _extend(self._numbers, numbers)
         if self._table:
-            self._put(numbers, first)
+            self._put(numbers)
 
     def has(self, row: int, text: str) -> bool:
         """Tell if this is the row's text, by its hash."""
@@ -387,19 +386,19 @@ class _Index:
         return found
 
     def _made(self) -> array[int]:
-        self._put(self._numbers, 0)
+        self._put(self._numbers)
         return self._table
 
-    def _put(self, numbers: Sequence[int], first: int) -> None:
-        """Put rows from `first` on, which are the last ones, into the table."""
+    def _put(self, numbers: Sequence[int]) -> None:
+        """Put the last rows, whose numbers these are, into the table."""
         if 2 * len(self._numbers) > len(self._table) or not self._table:
             places = len(self._table) or 1024
             while 2 * len(self._numbers) > places:
                 places *= 4 if places < _BIG else 2
             self._table, self._last = array("I", bytes(4 * places)), places - 1
-            numbers, first = self._numbers, 0
+            numbers = self._numbers
         table, last = self._table, self._last
-        for row, number in enumerate(numbers, first + 1):
+        for row, number in enumerate(numbers, len(self._numbers) - len(numbers) + 1):
             at = number & last
             while table[at]:
                 at = (at + 1) & last

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate, count
 from struct import pack
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 from isal.isal_zlib import crc32
 from msgspec import UNSET, MsgspecError, Struct, UnsetType
@@ -27,7 +27,13 @@ _MINUTES: Final = re.compile(r":[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII)
 _USD: Final = re.compile(r"\d{1,6}(?:\.\d{1,12})?", re.ASCII)
 
 
+_Type = Literal["submitting", "submitted", "generated", "downloaded", "saved"]
+_AWAITED: Final = (*get_args(_Type), "")
+
+
 class _File(Struct, forbid_unknown_fields=True, gc=False):
+    """Like `model.SavedFile`, which as a dataclass would let unknown fields pass, unread."""
+
     path: str
     bytes: int
     sha256: str
@@ -46,7 +52,7 @@ class _Line(Struct, forbid_unknown_fields=True, gc=False):
     seq: int
     ts: str
     run: str
-    type: Literal["submitting", "submitted", "generated", "downloaded", "saved"]
+    type: _Type
     task: str
     key: str
     crc: str
@@ -62,7 +68,6 @@ class _Line(Struct, forbid_unknown_fields=True, gc=False):
     files: tuple[_File, ...] = ()
 
 
-_AWAITED: Final = ("submitting", "submitted", "generated", "downloaded", "saved", "")
 _read: Final = Decoder(_Line).decode  # into an object of known type: half of what a dict takes
 
 
