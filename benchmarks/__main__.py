@@ -21,6 +21,11 @@ from torture.commit import commit_of
 RESULTS = Path(__file__).with_name("results.md")
 DATA = Path(__file__).with_name("results.json")
 """What the table is made of: a row that is measured anew replaces its own part only."""
+WORDS = {
+    "FALLS SHORT": "Short of its goal",
+    "OUT OF REACH": "Short of its goal, and so is what nothing gets past (see its notes)",
+    "not measured": "Not measured",
+}
 
 
 def main() -> int:
@@ -39,8 +44,8 @@ def main() -> int:
         figures = _measure(name, args.quick)
         for figure in figures:
             print(f"  {figure.name}: {figure.shown} (goal {figure.shown_goal}): {figure.verdict}", flush=True)
-            if figure.note:
-                print(f"    {figure.note}", flush=True)
+            if figure.shown_note:
+                print(f"    {figure.shown_note}", flush=True)
             if figure.verdict != "reached":
                 short.append(f"{name}: {figure.name}: {figure.shown}, goal {figure.shown_goal}: {figure.verdict}")
         if not args.quick:
@@ -80,9 +85,12 @@ def _table(data: dict[str, Any]) -> Iterator[str]:
     yield "Made by `make bench`; the median of the rounds, with the least and the most. Goals are ratios where a ratio"
     yield "can be had, both sides measured in turns in one run."
     measured = {row: [Figure(**figure) for figure in kept["figures"]] for row, kept in data.items()}
-    short = [figure.name for figures in measured.values() for figure in figures if figure.verdict != "reached"]
-    yield ""
-    yield f"Short of its goal: {'; '.join(short) or 'none'}."
+    every = [figure for figures in measured.values() for figure in figures]
+    for verdict, words in WORDS.items():
+        names = [figure.name for figure in every if figure.verdict == verdict]
+        if names or verdict == "FALLS SHORT":
+            yield ""
+            yield f"{words}: {'; '.join(names) or 'none'}."
     for row, kept in data.items():
         yield ""
         yield f"## {row}: {ROWS[row]}"
@@ -92,7 +100,7 @@ def _table(data: dict[str, Any]) -> Iterator[str]:
         yield "| what | figure | goal | verdict | notes |"
         yield "|---|---|---|---|---|"
         for figure in measured[row]:
-            yield f"| {figure.name} | {figure.shown} | {figure.shown_goal} | {figure.verdict} | {figure.note} |"
+            yield f"| {figure.name} | {figure.shown} | {figure.shown_goal} | {figure.verdict} | {figure.shown_note} |"
 
 
 def _machine() -> str:

@@ -32,17 +32,29 @@ def run(quick: bool) -> list[Figure]:
         folder = Path(name)
         image = folder / "image.png"
         image.write_bytes(picture(1024, 1024, 8))
-        with serving(image, QUERIES, LATENCY) as url:
-            usual = _compare(folder, image, url, tasks, IN_FLIGHT, rounds)
-            wide = _compare(folder, image, url, 2 * tasks, MANY_IN_FLIGHT, max(1, rounds - 2))
-    ours, careful, script = usual.costs
+        with serving(image, QUERIES, LATENCY) as url, serving(image, QUERIES) as near:
+            usual = _compare(folder, image, url, near, tasks, IN_FLIGHT, rounds)
+            wide = _compare(folder, image, url, near, 2 * tasks, MANY_IN_FLIGHT, max(1, rounds - 2))
+    ours, careful, script, bare = usual.costs
     cheap, against = "CPU a task ÷ aiohttp script that does the same", "CPU a task ÷ usual httpx script"
     return [
         Figure(cheap, 1.5, usual.cpu(ours, careful), note=usual.note),
-        Figure(f"{against}, which checks and syncs nothing", 0.55, usual.cpu(ours, script), note=usual.note),
+        Figure(
+            f"{against}, which checks and syncs nothing",
+            0.55,
+            usual.cpu(ours, script),
+            note=usual.note,
+            limit=usual.cpu(bare, script),
+        ),
         Figure("peak memory ÷ usual httpx script's", 1.0, usual.peak(ours, script), note=usual.memory),
         Figure(f"{cheap}, {MANY_IN_FLIGHT} in flight", 1.5, wide.cpu(ours, careful), note=wide.note),
-        Figure(f"{against}, {MANY_IN_FLIGHT} in flight", 0.55, wide.cpu(ours, script), note=wide.note),
+        Figure(
+            f"{against}, {MANY_IN_FLIGHT} in flight",
+            0.55,
+            wide.cpu(ours, script),
+            note=wide.note,
+            limit=wide.cpu(bare, script),
+        ),
         Figure(
             f"peak memory ÷ that script's, {MANY_IN_FLIGHT} in flight", 1.0, wide.peak(ours, script), note=wide.memory
         ),
@@ -72,7 +84,8 @@ class Compared:
         )
 
 
-def _compare(folder: Path, image: Path, url: str, tasks: int, in_flight: int, rounds: int) -> Compared:
+def _compare(folder: Path, image: Path, url: str, near: str, tasks: int, in_flight: int, rounds: int) -> Compared:
+    """Let all sides do the same tasks; the bare one, which does one at a time, at an address that answers at once."""
     costs: dict[str, list[Cost]] = {}
 
     def side(who: str, command: Callable[[Path], list[str]]) -> Callable[[], float]:
@@ -94,11 +107,12 @@ def _compare(folder: Path, image: Path, url: str, tasks: int, in_flight: int, ro
         side("rsbatch", lambda place: [*OURS, str(write_manifest(place, tasks, url, in_flight)), "0.5"]),
         side("aiohttp", peer("aiohttp_script.py")),
         side("httpx", peer("httpx_script.py")),
+        side("bare sockets", lambda place: [str(PEERS / "bare_script.py"), str(write_tasks(place, tasks)), near]),
     )
     each = ", ".join(f"{who} {min(c.cpu for c in of) / tasks * 1000:.1f}" for who, of in costs.items())
     size = image.stat().st_size / 1e6
     return Compared(
-        {who: costs[who] for who in ("rsbatch", "aiohttp", "httpx")},
+        {who: costs[who] for who in ("rsbatch", "aiohttp", "httpx", "bare sockets")},
         f"{tasks} tasks, {in_flight} in flight, {size:.1f} MB an image, {LATENCY:g} s a request; "
         f"ms of CPU a task at best: {each}",
     )

@@ -30,7 +30,8 @@ class Figure:
 
     `rounds` has the value of each round, in `unit` (empty for a ratio); the figure is their median. The goal is the
     most it may be, with `at_least` the least. `note` says what the numbers are of, such as the times behind a ratio.
-    A figure that could not be measured here has no rounds, and `note` says why.
+    A figure that could not be measured here has no rounds, and `note` says why. `limit` has what one would come to who
+    does nothing but what cannot be left out, measured in the same rounds: nothing gets past it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Figure:
     unit: str = ""
     at_least: bool = False
     note: str = ""
+    limit: Sequence[float] = ()
 
     @property
     def value(self) -> float | None:
@@ -47,11 +49,22 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """One word or three: whether the goal is reached."""
+        """Whether the goal is reached, in a few words."""
         if self.value is None:
             return "not measured"
-        reached = self.value >= self.goal if self.at_least else self.value <= self.goal
-        return "reached" if reached else "FALLS SHORT"
+        if self._reaches(self.value):
+            return "reached"
+        return "OUT OF REACH" if self.limit and not self._reaches(median(self.limit)) else "FALLS SHORT"
+
+    def _reaches(self, value: float) -> bool:
+        return value >= self.goal if self.at_least else value <= self.goal
+
+    @property
+    def shown_note(self) -> str:
+        """The note, with what nothing gets past."""
+        if not self.limit:
+            return self.note
+        return f"nothing can be {'above' if self.at_least else 'below'} {brief(median(self.limit))}; {self.note}"
 
     @property
     def shown(self) -> str:

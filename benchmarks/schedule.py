@@ -162,7 +162,8 @@ def _told_the_ceiling(quick: bool) -> list[Figure]:
         best = [oracle_seconds(case, UNKNOWN.submits_per_second) for case in cases]
         races = [Race(a.seconds, b.seconds, c) for a, b, c in zip(ours, theirs, best, strict=True)]
         name = f"makespan ÷ the usual script's, both told the ceiling of 8, {seconds:g} s at the median"
-        figures.append(Figure(name, 0.95, [race.ratio for race in races], note=f"{told(races)}; {_both(ours, theirs)}"))
+        note, limit = f"{told(races)}; {_both(ours, theirs)}", [race.limit for race in races]
+        figures.append(Figure(name, 0.95, [race.ratio for race in races], note=note, limit=limit))
         if seconds == 45.0:
             delays = [a.delay / b.delay for a, b in zip(ours, theirs, strict=True)]
             used = [outcome.used for outcome in ours]

@@ -262,12 +262,16 @@ class Race:
         """Ours ÷ the script's."""
         return self.ours / self.script
 
+    @property
+    def limit(self) -> float:
+        """The oracle's ÷ the script's, which no ratio can be below."""
+        return self.oracle / self.script
+
 
 def told(races: Sequence[Race]) -> str:
-    """Say what the least possible ratio is, and how much of what can be had was had."""
-    least = median(race.oracle / race.script for race in races)
+    """Say how much of what can be had, which is what an oracle has, was had."""
     had = median((race.script - race.ours) / (race.script - race.oracle) for race in races)
-    return f"the oracle's ÷ the script's is {least:.3f}, so nothing can be below that; of what can be had, {had:.0%} is"
+    return f"of what an oracle has, {had:.0%} is had"
 
 
 class KnownCeiling:
