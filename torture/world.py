@@ -145,7 +145,17 @@ class World:
     def _renew(self, settings: Settings) -> None:
         old = self.engine
         self.engine = Engine(settings, keep=old._keep)
-        for name in ("jobs", "restarts", "_charged", "_attempts", "_orders", "_slots", "_ends", "_max_in_flight"):
+        for name in (
+            "jobs",
+            "restarts",
+            "_charged",
+            "_attempts",
+            "_orders",
+            "_slots",
+            "_ends",
+            "_lately",
+            "_max_in_flight",
+        ):
             setattr(self.engine, name, getattr(old, name))
 
     def run(

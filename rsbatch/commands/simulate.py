@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="further jobs wait in a queue (default)",
     )
     full.add_argument("--refuse", dest="queueing", action="store_false", help="further jobs are refused with 429")
+    add("--per-minute", metavar="N", help="submissions that are taken within a minute, then 429 (default: any number)")
     add(
         "--service-time",
         default="2s",
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings(
         slots=_whole("--slots", args.slots),
         queueing=args.queueing,
+        per_minute=None if args.per_minute is None else _whole("--per-minute", args.per_minute),
         service_time=_duration("--service-time", args.service_time),
         latency=_duration("--latency", args.latency),
         download_time=_duration("--download-time", args.download_time),

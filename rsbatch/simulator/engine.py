@@ -15,10 +15,10 @@ import hashlib
 import heapq
 import hmac
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, inf
 from statistics import NormalDist
 from typing import Any
 from urllib.parse import parse_qs
@@ -34,6 +34,7 @@ from rsbatch.simulator.wire import Refusal, Request, invalid
 Record = dict[str, Any]
 Keep = Callable[[Record], None]
 
+MINUTE = 60.0
 _SEVERAL = 3
 _FAILURES = (
     "the image could not be generated",
@@ -121,6 +122,7 @@ class Engine:
         self._struck: Counter[str] = Counter()
         self._slots: list[float] = []  # heap: when each slot is free again
         self._ends: list[float] = []  # heap: when each job in flight ends
+        self._lately: deque[float] = deque()  # when those of the last minute were accepted
         self._max_in_flight = 0
         self._charged = 0
         secret = f"rsbatch simulator {self.settings.seed}".encode()
@@ -215,6 +217,9 @@ class Engine:
         balance, slots = self.settings.balance, self.settings.slots
         if balance is not None and self._charged >= balance:
             raise Refusal(402, "insufficient_balance", "balance is not sufficient")
+        if self._accepted_lately(now) >= (self.settings.per_minute or inf):
+            most = self.settings.per_minute
+            raise Refusal(429, "rate_limit_exceeded", f"at most {most} submissions a minute")
         if not self.settings.queueing and self.in_flight(now) >= slots:
             raise Refusal(429, "concurrency_limit_exceeded", f"at most {slots} tasks at a time")
 
@@ -244,6 +249,7 @@ class Engine:
         self.jobs[job.job_id] = job
         self._orders[brief.sha256] += 1
         self._charged += job.charged
+        self._lately.append(job.accepted)
         if len(self._slots) >= self.settings.slots:
             heapq.heappop(self._slots)
         heapq.heappush(self._slots, job.end)
@@ -271,6 +277,11 @@ class Engine:
         while self._ends and self._ends[0] <= now:
             heapq.heappop(self._ends)
         return len(self._ends)
+
+    def _accepted_lately(self, now: float) -> int:
+        while self._lately and self._lately[0] <= now - MINUTE / self.settings.speed:
+            self._lately.popleft()
+        return len(self._lately)
 
     def _strike(self, fault: Fault, now: float, good: Answer, *about: object, elsewhere: str = "") -> Answer:
         self._struck[fault.name] += 1

@@ -18,7 +18,8 @@ from rsbatch.simulator.faults import compile_faults
 class Settings:
     """The service's settings. Durations are in seconds and are all divided by `speed`.
 
-    `slots` jobs run at a time; more wait in a queue (`queueing`) or are refused with 429. `service_time` is
+    `slots` jobs run at a time; more wait in a queue (`queueing`) or are refused with 429, as are submissions once
+    `per_minute` were accepted within a minute (None for no such limit). `service_time` is
     the median of a lognormal with `sigma`. `faults` maps names of faults, families or groups to rates (0 to
     1). `url_ttl`: how long an image's URL is good. `stall`: the pause of a slow image; `hang`: how long an
     answer that never comes is held; `retry_after`: what a 429 asks for. `latency`: how long a request
@@ -31,6 +32,7 @@ class Settings:
 
     slots: int = 8
     queueing: bool = True
+    per_minute: int | None = None
     service_time: float = 2.0
     sigma: float = 0.35
     speed: float = 1.0
@@ -50,6 +52,8 @@ class Settings:
         compile_faults(self.faults)
         if self.slots < 1:
             raise UsageError(f"the simulator needs at least 1 slot, not {self.slots}")
+        if self.per_minute is not None and self.per_minute < 1:
+            raise UsageError(f"the simulator takes at least 1 submission a minute, not {self.per_minute}")
         if self.balance is not None and self.balance < 0:
             raise UsageError(f"the balance is a number of images, 0 or more, not {self.balance}")
         if self.key == "":

@@ -6,7 +6,6 @@ from dataclasses import replace
 from decimal import Decimal
 
 import anyio
-import httpx
 import pytest
 
 from rsbatch.asking import QUERY_INTERVAL, FixedInterval
@@ -19,7 +18,7 @@ from rsbatch.net.fetch import FetchError, FetchKind, HttpFetcher, Sink
 from rsbatch.planning import Category
 from rsbatch.saver import Saver
 from rsbatch.scheduler import Halt, Job
-from rsbatch.simulator import Settings, wire
+from rsbatch.simulator import Settings
 from tests.runner.world import World, signal_at, task, tasks
 
 FAST = Limits(submits_per_second=100, queries_per_second=100)
@@ -666,20 +665,7 @@ def test_the_next_run_starts_from_what_this_one_learned(world: World) -> None:
 
 
 def test_a_limit_of_submissions_a_minute_is_left_to_the_next_run(world: World) -> None:
-    class FiveAMinute(httpx.AsyncBaseTransport):
-        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-            self.inner = inner
-
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            if request.url.path == wire.SUBMIT:
-                if len([at for at in taken if at > world.now() - 60]) >= 5:
-                    error = {"code": "rate_limit_exceeded", "message": "slow down", "data": None}
-                    return httpx.Response(429, json=error, request=request)
-                taken.append(world.now())
-            return await self.inner.handle_async_request(request)
-
-    taken: list[float] = []
-    world.wrap = FiveAMinute
+    world.use(per_minute=5)
     world.run(tasks(30))
     (ended,) = world.records("run_ended")
     assert ended["learned"]["per_minute"] == 5
@@ -690,6 +676,7 @@ def test_a_limit_of_submissions_a_minute_is_left_to_the_next_run(world: World) -
     assert result.tasks[Category.SAVED] == 60
     assert set(world.paid().values()) == {1}
     assert len(world.records("not_submitted")) - before < before, "it is known, and only tried now and then"
+    taken = [job.accepted for job in world.engine.jobs.values()]
     assert taken[59] - taken[30] < 5 * 60 + 2, "and nothing is lost by that"
 
 

@@ -217,6 +217,23 @@ def test_without_a_queue_the_rest_is_refused() -> None:
     accepted(it, now=NOW + 10)
 
 
+def test_so_many_a_minute_are_taken_and_the_rest_is_refused() -> None:
+    kept: list[dict[str, Any]] = []
+    it = Engine(Settings(per_minute=2, speed=10, balance=3), keep=kept.append)  # a minute takes 6 s
+    accepted(it)
+    accepted(it, now=NOW + 2)
+    refused = submit(it, now=NOW + 5.9)
+    assert code(refused) == (429, "rate_limit_exceeded")
+    assert refused.json()["message"] == "at most 2 submissions a minute"
+    again = Engine(it.settings)
+    for record in kept:
+        again.restore(record)
+    assert code(submit(again, now=NOW + 5.9)) == (429, "rate_limit_exceeded"), "a restart makes no room"
+    accepted(it, now=NOW + 6)
+    assert code(submit(it, now=NOW + 7)) == (402, "insufficient_balance")
+    assert len(it.jobs) == 3
+
+
 def test_speed_shortens_all_durations() -> None:
     it = engine(service_time=10, sigma=0, speed=10, url_ttl=600)
     job_id = accepted(it)

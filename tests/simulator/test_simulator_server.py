@@ -143,6 +143,8 @@ def test_a_port_in_use() -> None:
         (("--faults", "reste"), "did you mean `reset`"),
         (("--port", "70000"), "--port must be between"),
         (("--balance", "-1"), "0 or more"),
+        (("--per-minute", "0"), "at least 1 submission a minute"),
+        (("--per-minute", "few"), "--per-minute must be a whole number"),
         (("--host", "203.0.113.1"), "cannot listen on"),
     ],
 )
