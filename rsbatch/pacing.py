@@ -18,7 +18,7 @@ _SURE = 2
 """Refusals in a row that look like a quota's before it is taken for one: a single one may come by chance."""
 _STALE = 180.0
 """Seconds after which the most that went through says nothing more: a quota may allow for a burst, or become less."""
-_LONG_PAUSE = 20.0
+_TELLING_PAUSE = 20.0
 """Seconds. Where the service wants no more for longer, one refusal will do: what comes after the pause goes through."""
 _TRUST = 60.0, 960.0
 """Seconds for which a quota is kept to before one more is tried: at first, and at most, twice as long each time."""
@@ -134,7 +134,7 @@ class Quota:
             self._refusals = 0
             return False
         self._refusals += 1
-        if not self._known and self._refusals < _SURE and pause < _LONG_PAUSE:
+        if not self._known and self._refusals < _SURE and pause < _TELLING_PAUSE:
             return False
         if not self._known:
             self._until = now + self._trust
