@@ -28,6 +28,10 @@ from torture.world import BASE, World, tasks
 
 LATENCY = 0.2
 """Seconds that a request takes to a service on another continent."""
+DOWNLOAD = 1.0
+"""Seconds that an image's bytes take besides: over a new connection, 1.5 MB take 7 round trips (14 KB go with the
+first, and twice as much with each after it), and one of those is in `LATENCY`.
+"""
 _NORMAL = NormalDist()
 
 
@@ -117,7 +121,7 @@ class Case:
     mixture: Mixture = LOGNORMAL
     changes: tuple[tuple[float, int], ...] = ()
     latency: float = LATENCY
-    download: float = 1.0
+    download: float = DOWNLOAD
     seed: int = 0
     refuse_after: float = 2.0
     chance: float = 0.0
