@@ -27,14 +27,14 @@ KEY = {"ROUTESCOPE_API_KEY": "sk-bench"}
 
 def run(quick: bool) -> list[Figure]:
     """Submit, 3 queries, one image of 1.5 MB that is checked, every sync, the ledger."""
-    tasks, rounds = (100, 2) if quick else (500, 5)
+    tasks, rounds = (100, 2) if quick else (300, 5)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         folder = Path(name)
         image = folder / "image.png"
         image.write_bytes(picture(1024, 1024, 8))
         with serving(image, QUERIES, LATENCY, DOWNLOAD) as url, serving(image, QUERIES) as near:
             usual = _compare(folder, image, url, near, tasks, IN_FLIGHT, rounds)
-            wide = _compare(folder, image, url, near, 2 * tasks, MANY_IN_FLIGHT, max(1, rounds - 2))
+            wide = _compare(folder, image, url, near, 3 * tasks, MANY_IN_FLIGHT, max(1, rounds - 2))
     ours, careful, script, bare = usual.costs
     cheap = "CPU a task ÷ aiohttp script that does the same"
     figures = []
@@ -42,7 +42,7 @@ def run(quick: bool) -> list[Figure]:
         against = "usual httpx script" + ("" if where else ", which checks and syncs nothing")
         limit = compared.cpu(bare, script)
         figures += [
-            Figure(f"{cheap}{where}", 1.5, compared.cpu(ours, careful), note=compared.note),
+            Figure(f"{cheap}{where}", 1.2, compared.cpu(ours, careful), note=compared.note),
             Figure(f"CPU a task ÷ {against}{where}", 0.55, compared.cpu(ours, script), note=compared.note, limit=limit),
             Figure(
                 f"peak memory ÷ usual httpx script's{where}", 1.0, compared.peak(ours, script), note=compared.memory
