@@ -89,8 +89,8 @@ class Matcher:
         self._renames: dict[tuple[str, str], History] = {}
         self.total = self.selected = 0
 
-    def visit(self, task: Task) -> None:
-        """Take in one task of the manifest."""
+    def visit(self, task: Task) -> bool:
+        """Take in one task of the manifest; False where the ledger has no history of its id and key."""
         self.total += 1
         self.selected += selects(self._selection, task.id)
         found = self._state.find(task.id, task.key)
@@ -102,6 +102,7 @@ class Matcher:
                 self._paths[history] = task.path
         elif self._state.of_key(task.key):
             self._seeking.append((task.id, task.key, task.path))
+        return found is not None
 
     def settle(self) -> list[tuple[str, History]]:
         """Give histories to renamed tasks: pairs of the new id and the history, in the manifest's order.

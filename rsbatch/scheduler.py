@@ -252,8 +252,10 @@ class Scheduler:
         """Whether the last submission that was refused was sent as soon as the rate allowed."""
         self._draining = False
         self._put_off: str | None = None
-        self._used_up: str | None = None
-        """The quota, in words, where it is what the next submission waits for."""
+        self._asked_to_wait: str | None = None
+        """The newest refusal, if it came with a `Retry-After`."""
+        self._awaited: str | None = None
+        """What the next submission waits for, in words, where that is a quota or a `Retry-After`."""
         self._behind = False
 
     # what is left
@@ -264,8 +266,8 @@ class Scheduler:
         behind = bool(self._ready) and self._fetching_first
         if self._put_off is not None and not behind:
             return self._put_off
-        if self._used_up is not None and not behind and self.halted is None:
-            return self._used_up
+        if self._awaited is not None and not behind and self.halted is None:
+            return self._awaited
         later = self._later_downloads.first()
         if later is not None and _host_of(later) in self._refusing and not self.open.downloads:
             return "downloads: HTTP 429"
@@ -371,16 +373,24 @@ class Scheduler:
     def _next_submit(self, now: float) -> StartSubmit | None:
         while (order := self._delayed.pop(now)) is not None:
             self._ready.append(order)
-        at, quota = self._submit_time(), self._policies.quota
-        used_up = at is not None and at > now and quota.opens_at(self.open.submits) == at
-        self._used_up = format_rate(quota.per_minute) if used_up else None
-        if at is None or at > now:
+        at = self._submit_time()
+        self._awaited = None
+        if at is None:
+            return None
+        if at > now:
+            self._awaited = self._waits_for(at, now)
             return None
         self._ready[0].pressed = self._submit_gate.take(now)
         self._put_off = None
         self.open.submits += 1
         self.in_flight += 1
         return StartSubmit(self._ready.popleft())
+
+    def _waits_for(self, at: float, now: float) -> str | None:
+        quota, room = self._policies.quota, self._policies.in_flight.opens_at(self.in_flight)
+        if quota.opens_at(self.open.submits) == at:
+            return format_rate(quota.per_minute)
+        return self._asked_to_wait if at == self._submits_from and room is not None and room <= now else None
 
     def _submit_time(self) -> float | None:
         """When the first order in line may go, None if that waits for something to end."""
@@ -492,6 +502,7 @@ class Scheduler:
                     self._policies.in_flight.refused(self._held, now, pause)
         wait = retry_after or (REFUSED_SECONDS if full else backoff(self._submit_pauses, self._policies.rng))
         self._submits_from = max(self._submits_from, now + wait)
+        self._asked_to_wait = reason if retry_after else None
         if not full:
             self._put_off = reason
         self._ready.appendleft(order)

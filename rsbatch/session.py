@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from rsbatch import __version__, sidecar
+from rsbatch import __version__
 from rsbatch.body import ImageChanged, wire_bytes
 from rsbatch.clock import Clock, SystemClock
 from rsbatch.errors import Interrupted, ManifestError, Problem, RsbatchError, StoreError, UsageError
@@ -28,6 +27,7 @@ from rsbatch.ledger import records
 from rsbatch.ledger.local import NAME, RESERVE, LocalLedgerFile, open_ledger, read_ledger
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.ledger.writer import Ledger
+from rsbatch.lifecycle import State
 from rsbatch.manifest.check import check
 from rsbatch.manifest.expand import Manifest
 from rsbatch.manifest.load import load_manifest
@@ -35,6 +35,7 @@ from rsbatch.model import Limits, LocalImage, Rules, Selection, Task
 from rsbatch.planning import Action, Matcher, Terms, decide
 from rsbatch.progress.interface import Observer, Silent
 from rsbatch.progress.work import working
+from rsbatch.unrecorded import Lookout, find_sidecars
 
 if TYPE_CHECKING:
     from rsbatch.asking import QuerySchedule
@@ -129,26 +130,6 @@ def ledger_is_lost(folder: Path) -> bool:
     return os.path.lexists(folder / RESERVE) and not os.path.lexists(folder / NAME)
 
 
-def find_sidecars(folder: Path) -> Iterator[Path]:
-    """Give the sidecars in a folder, in no order."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            path = Path(parent) / name
-            if name.endswith((".png.json", ".jpg.json", ".webp.json")) and _sidecar_in(path) is not None:
-                yield path
-
-
-def _sidecar_in(path: Path) -> sidecar.Sidecar | None:
-    try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > sidecar.MOST_BYTES:
-            return None  # a pipe in its place must not hang the run
-        return sidecar.parse(path.read_bytes())
-    except OSError:
-        return None
-
-
 def with_redos(project: Project, state: LedgerState) -> Project:
     """Give the project with the new samples that the ledger says were asked for, by the manifest's ids."""
     if not state.redos:
@@ -168,18 +149,20 @@ def match(
 
     Without `buying`, prices need not be there. `go_on` is called with every task, and may raise.
 
-    Gives the matcher and warnings. Raises ManifestError with every problem, and UsageError where a budget is set and a
-    task to be submitted has no price.
+    Gives the matcher and warnings. Raises ManifestError with every problem, UsageError where a budget is set and a
+    task to be submitted has no price, and StoreError where the image of one was paid for without a record.
     """
     selection = project.options.selection
     matcher = Matcher(state, selection)
+    lookout = Lookout(project.folder, state, project.service, project.manifest.name)
     names_fit = None if sys.getfilesystemencoding() == "utf-8" else _check_name
     unpriced: list[Task] = []
 
     def visit(task: Task) -> None:
         go_on()
         tick(1)
-        matcher.visit(task)
+        if not matcher.visit(task) and buying:
+            lookout.check(task.key, task.path)
         if names_fit is not None:
             names_fit(task)
         if buying and project.rules.budget is not None and task.usd is None and len(unpriced) < _UNPRICED_KEPT:
@@ -193,6 +176,9 @@ def match(
         except ManifestError as exc:
             raise _of_redos(project.manifest, exc) from exc
     matcher.settle()
+    for history in state.unsettled():
+        if buying and history.state is State.NOT_SUBMITTED:
+            lookout.check(history.key, matcher.path_of(history))
     if selection.patterns and not matcher.selected:
         raise UsageError(
             f"--select {' '.join(selection.patterns)} matches no task of {project.manifest.path.name}; "

@@ -23,7 +23,8 @@ from rsbatch.ledger.state import LedgerState
 from rsbatch.lifecycle import State
 from rsbatch.manifest.check import check
 from rsbatch.planning import Matcher
-from rsbatch.session import Project, find_sidecars, ledger_is_lost, new_run_id, with_redos
+from rsbatch.session import Project, ledger_is_lost, new_run_id, with_redos
+from rsbatch.unrecorded import find_sidecars, unrecorded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         with os.fdopen(os.dup(fd), "rb") as file:
             file.seek(0)
             found = salvage(lines(file))
+        if not found.problems:
+            found.problems += _lost_ends(project, found, sidecars)
         if not found.problems and (found.values or not (lost or found.begun)):
             say(f"{path} is sound ({len(found.values)} records): nothing to repair")
             return 0
@@ -70,16 +73,32 @@ def _rebuild(project: Project, found: Salvage, sidecars: list[Path]) -> Rebuild:
     for value in found.values:
         rebuild.keep(value)
     _check_owner(project, rebuild.state)
-    if not found.values and sidecars and not any(_is_ours(project, path) for path in sidecars):
+    if not found.values and sidecars and not any(_ours(project, path) for path in sidecars):
         raise StoreError(f"the images in {project.folder} are of another manifest; repair it with that one")
     _adopt(project, rebuild, sidecars)
     rebuild.doubt_the_rest(_unseen(project, rebuild.state))
     return rebuild
 
 
-def _is_ours(project: Project, path: Path) -> bool:
+def _lost_ends(project: Project, found: Salvage, paths: list[Path]) -> list[str]:
+    """Give what is wrong with a ledger whose lines are sound: images were paid for after the last of them."""
+    if not found.values or not paths:
+        return []
+    state, places = LedgerState(), []
+    for value in found.values:
+        state.apply(value)
+    for path in paths:
+        one = _ours(project, path)
+        if one is not None and unrecorded(one, state):
+            places.append(path.relative_to(project.folder).as_posix())
+    return [f"it knows nothing of the image of {place}" for place in sorted(places)]
+
+
+def _ours(project: Project, path: Path) -> sidecar.Sidecar | None:
+    """Read a sidecar; None where it is another manifest's or service's."""
     one = sidecar.parse(path.read_bytes())
-    return one is not None and one.service == project.service and one.manifest == project.manifest.name
+    mine = one is not None and one.service == project.service and one.manifest == project.manifest.name
+    return one if mine else None
 
 
 def _check_owner(project: Project, state: LedgerState) -> None:
@@ -94,12 +113,10 @@ def _adopt(project: Project, rebuild: Rebuild, paths: list[Path]) -> None:
     """Take in images whose records are lost, from the files beside them."""
     found = []
     for path in paths:
-        one = sidecar.parse(path.read_bytes())
+        one = _ours(project, path)
         if one is not None:  # where it lies is true; what it says of that was written before a move
             place = path.relative_to(project.folder).as_posix().removesuffix(".json")
-            one = replace(one, file=replace(one.file, path=place))
-        if one is not None and one.service == project.service and one.manifest == project.manifest.name:
-            found.append(one)
+            found.append(replace(one, file=replace(one.file, path=place)))
     rebuild.adopt_all(found)
 
 

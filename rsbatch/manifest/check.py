@@ -65,7 +65,7 @@ def _digests(task: Task) -> tuple[int, int, int]:
     return hash(task.id) & mask, hash(path_fold(task.path)) & mask, int(task.key[: _BITS // 4], 16)
 
 
-def check(manifest: Manifest, visit: Callable[[Task], None] | None = None) -> Checked:
+def check(manifest: Manifest, visit: Callable[[Task], object] | None = None) -> Checked:
     """Expand everything once, calling `visit` with each task.
 
     Raises ManifestError with all problems.
@@ -77,7 +77,7 @@ def check(manifest: Manifest, visit: Callable[[Task], None] | None = None) -> Ch
 
 
 def survey(
-    manifest: Manifest, visit: Callable[[Task], None] | None = None, limit: int | None = None
+    manifest: Manifest, visit: Callable[[Task], object] | None = None, limit: int | None = None
 ) -> tuple[Checked, list[Problem]]:
     """Expand everything, or the first `limit` tasks; give back what was found instead of raising it."""
     problems: list[Problem] = []

@@ -79,6 +79,7 @@ EDGES = {
     "report.thumbnails",
     "simulator.*",
     "storage.*",
+    "unrecorded",
 }
 SHELL = {
     "__init__",

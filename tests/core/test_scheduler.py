@@ -1007,6 +1007,32 @@ def test_a_quota_is_found_and_kept_to_and_is_no_ceiling() -> None:
     assert policies.quota.per_minute == 20
 
 
+def test_a_pause_that_the_service_asks_for_is_told_once_there_is_room() -> None:
+    one, it = scheduler(), job(fresh=True)
+    one.watch(it, 20.0)
+    one.offer(order())
+    one.throttled(submit(one, 1.0), "HTTP 429", 60.0, 1.0, limit=True)
+    assert one.next(2.0) == Idle(20.0)
+    assert one.paused is None, "the job that is out has the one slot there is"
+    assert one.next(20.0) == StartQuery(it)
+    one.ended(it, 20.0)
+    assert one.next(20.0) == Idle(61.0)
+    assert one.paused == "HTTP 429"
+    submit(one, 61.0)
+    assert one.paused is None
+
+
+def test_a_pause_that_nobody_asked_for_is_not_told_where_a_job_ends() -> None:
+    one, it = scheduler(), job(fresh=True)
+    one.watch(it, 1.5)
+    one.offer(order())
+    one.throttled(submit(one, 1.0), "HTTP 429", None, 1.0, limit=True)
+    assert one.next(1.5) == StartQuery(it)
+    one.ended(it, 1.5)
+    assert one.next(1.5) == Idle(2.0)
+    assert one.paused is None
+
+
 def test_a_quota_that_is_waited_for_is_told_as_long_as_there_is_something_to_submit() -> None:
     quota = Quota(1)
     quota.passed(1, 0.0)

@@ -34,6 +34,7 @@ from rsbatch.progress.interface import Silent
 from rsbatch.sidecar import MOST_BYTES
 from rsbatch.simulator import Settings, SimulatorTransport, open_simulator
 from rsbatch.summary import Result
+from rsbatch.unrecorded import find_sidecars
 
 MANIFEST = "version: 1\ntasks:\n  - {id: cat, prompt: A cat, size: 64x64}\n"
 KEY = "sk-canary-5f0e9d1c7b3a4e62"
@@ -135,7 +136,7 @@ def test_images_without_a_ledger_are_refused(output: Path, command: str, capsys:
 def test_a_huge_file_in_a_sidecars_place_is_none(output: Path) -> None:
     with (output / "cat.png.json").open("ab") as file:
         file.write(b" " * MOST_BYTES)
-    assert next(session.find_sidecars(output), None) is None
+    assert next(find_sidecars(output), None) is None
 
 
 def test_prices_are_checked_before_anything_is_made(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,6 +254,65 @@ def test_a_sound_ledger_is_left_as_it_is(output: Path, capsys: pytest.CaptureFix
     assert simulated("repair") == 0
     assert "nothing to repair" in capsys.readouterr().out
     assert (output / NAME).read_bytes() == before
+
+
+def _older(output: Path, more: str = "  - {id: dog, prompt: A dog, size: 32x32}\n") -> bytes:
+    """Save one more image, then put the ledger back as it was before that; gives what it was after."""
+    before = (output / NAME).read_bytes()
+    Path("m.yaml").write_text(MANIFEST + more)
+    assert simulated("run") == 0
+    after = (output / NAME).read_bytes()
+    (output / NAME).write_bytes(before)
+    return after
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_an_older_copy_of_the_ledger_buys_nothing_again(
+    output: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _older(output)
+    before = (output / NAME).read_bytes()
+    assert simulated(command) == 4
+    said = capsys.readouterr().err
+    assert "dog.png.json says that its image was paid for (job task_" in said
+    assert "rsbatch repair" in said
+    assert (output / NAME).read_bytes() == before
+
+
+def test_a_refusal_in_an_older_copy_of_the_ledger_hides_no_payment(output: Path) -> None:
+    after = _older(output)
+    (number, first) = next((n, line) for n, line in enumerate(after.splitlines(True)) if b'"dog"' in line)
+    value = json.loads(first)
+    stamp = {"ts": records.seconds_of(value["ts"]), "run": value["run"]}
+    task = value["task"], value["key"]
+    refusal = records.not_submitted(*task, attempt=1, reason="HTTP 429", status=429)
+    line, _ = records.encode(refusal, seq=value["seq"] + 1, **stamp)
+    (output / NAME).write_bytes(b"".join(after.splitlines(True)[: number + 1]) + line)
+    before = types(output)
+    assert simulated("run") == 4
+    assert types(output) == before
+
+
+def test_repair_takes_what_an_older_copy_of_the_ledger_lacks(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _older(output)
+    Path("m.yaml").write_text(Path("m.yaml").read_text() + "  - {id: owl, prompt: An owl, size: 16x16}\n")
+    assert simulated("repair") == 0
+    assert "it knows nothing of the image of dog.png.json" in capsys.readouterr().out
+    assert simulated("run") == 1, "the owl may have been submitted, too"
+    assert [kind for kind in types(output) if kind in {"saved", "in_doubt"}] == ["saved", "saved", "in_doubt"]
+    assert simulated("repair") == 0
+    assert "nothing to repair" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change", [{"key": "0" * 64}, {"manifest": "another"}, {"service": "https://elsewhere.example"}]
+)
+def test_an_image_of_something_else_is_no_payment_of_this_task(output: Path, change: dict[str, str]) -> None:
+    _older(output)
+    path = output / "dog.png.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert simulated("run") == 0
+    assert types(output).count("saved") == 2
 
 
 def test_repair_is_for_the_manifests_own_ledger_and_a_manifest_that_is_right(output: Path) -> None:
