@@ -22,13 +22,18 @@ _ENDINGS = (".png.json", ".jpg.json", ".webp.json")
 
 
 def find_sidecars(folder: Path) -> Iterator[Path]:
-    """Give the sidecars in a folder, in no order."""
-    for parent, folders, files in os.walk(folder):
+    """Give the sidecars in a folder, in no order; raises StoreError where it may not be looked into."""
+    for parent, folders, files in os.walk(folder, onerror=_cannot_look):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(parent) / name
             if name.endswith(_ENDINGS) and read_sidecar(path) is not None:
                 yield path
+
+
+def _cannot_look(exc: OSError) -> None:
+    if not isinstance(exc, FileNotFoundError):
+        raise StoreError(f"cannot look into {exc.filename}: {exc.strerror}; what was paid for may be in it")
 
 
 def read_sidecar(path: Path) -> sidecar.Sidecar | None:

@@ -225,7 +225,7 @@ def _read_refusal(answer: Answer, error: ErrorObject | None, now: float) -> Subm
     if status == 429:
         if error is not None and _kind(error.code) is _Kind.BALANCE:
             return Stop(Fatal.BALANCE, _text(error), status)
-        return Throttled(_said(answer, error), status, retry_after(answer.headers.get("retry-after"), now))
+        return Throttled(_said(answer, error), status, _wait(answer, now))
     if common is not None:
         return common
     if error is not None and error.code:
@@ -252,7 +252,7 @@ def _read_fatal(answer: Answer, error: ErrorObject | None) -> Stop | None:
 def _by_code(error: ErrorObject, answer: Answer, now: float) -> Throttled | Stop | None:
     kind = _kind(error.code)
     if kind is _Kind.RATE:
-        after = retry_after(answer.headers.get("retry-after"), now)
+        after = _wait(answer, now)
         return Throttled(_said(answer, error), answer.status, after)
     if kind is _Kind.BALANCE:
         return Stop(Fatal.BALANCE, _text(error), answer.status)
@@ -268,7 +268,7 @@ def read_query(answer: Answer, now: float) -> QueryOutcome:
     if 200 <= status < 300:
         return _read_state(answer, value, error, now)
     if status == 429:
-        return Throttled(_said(answer, error), status, retry_after(answer.headers.get("retry-after"), now))
+        return Throttled(_said(answer, error), status, _wait(answer, now))
     fatal = _read_fatal(answer, error)
     if fatal is not None:
         return fatal
@@ -350,20 +350,35 @@ def error_object(value: Any) -> ErrorObject | None:
     return ErrorObject(code, message)
 
 
-def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds to wait that a `Retry-After` header asks for (RFC 9110: seconds or a date), at most RETRY_AFTER_MOST.
+def _wait(answer: Answer, now: float) -> float | None:
+    return retry_after(answer.headers.get("retry-after"), now, answer.headers.get("date"))
 
-    None where there is none, or none that makes sense: the caller's own backoff holds then.
+
+def retry_after(
+    header: str | None, now: float, date: str | None = None, most: float = RETRY_AFTER_MOST
+) -> float | None:
+    """Seconds to wait that a `Retry-After` header asks for (RFC 9110: seconds or a date), at most `most`.
+
+    A date is meant by the clock of who wrote it: the answer's `Date` header, `date`, says what that showed. It counts
+    from that or from `now`, whichever is sooner. None where there is no header, or none that makes sense: the caller's
+    own backoff holds then.
     """
     text = (header or "").strip()
     if text.isascii() and text.isdigit():
-        return min(float(text[:20]), RETRY_AFTER_MOST)
+        return min(float(text[:20]), most)
+    moment = _moment(text)
+    starts = [start for start in (now, _moment(date or "")) if start is not None]
+    waits = [moment - start for start in starts if moment > start] if moment is not None else []
+    return min(*waits, most) if waits else None
+
+
+def _moment(text: str) -> float | None:
+    """Read an HTTP date as seconds since 1970; None for what is none."""
     try:
         date = parsedate_to_datetime(text)
-        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return min(seconds, RETRY_AFTER_MOST) if seconds > 0 else None
 
 
 def query_body(job_id: str) -> bytes:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import binascii
 import re
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
@@ -26,6 +25,11 @@ from rsbatch import __version__
 from rsbatch.net.guard import AddressRefused, GuardedTransport, Policy, Resolve, resolve_host
 from rsbatch.net.transport import AiohttpTransport
 from rsbatch.text import printable, redact
+from rsbatch.wire import retry_after
+
+LONGEST_WAIT = 3600.0
+"""Seconds that a host of images is left alone at most, whatever it asks for."""
+_DIGITS = re.compile("[0-9]+")
 
 Sink = Callable[[bytes], Awaitable[None]]
 """Takes the bytes of an image as they come; what it raises ends the fetch and goes through as it is."""
@@ -189,13 +193,18 @@ def _check_answer(response: httpx.Response, max_bytes: int) -> None:
         if 400 <= status < 500 and status not in (408, 425, 429):
             raise FetchError(answer, FetchKind.EXPIRED)
         kind = FetchKind.THROTTLED if status == 429 else FetchKind.TRANSIENT
-        raise FetchError(answer, kind, retry_after(response.headers.get("Retry-After"), datetime.now(UTC)))
+        raise FetchError(answer, kind, _wait(response))
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise FetchError(f"sent encoded ({printable(encoding, 40)}) though asked not to", FetchKind.REFUSED)
     announced = _content_length(response)
     if announced is not None and announced > max_bytes:
         raise _too_large(max_bytes)
+
+
+def _wait(response: httpx.Response) -> float | None:
+    asked, date = response.headers.get("Retry-After"), response.headers.get("Date")
+    return retry_after(asked, time.time(), date, LONGEST_WAIT)
 
 
 def _content_length(response: httpx.Response) -> int | None:
@@ -239,27 +248,6 @@ def _translated() -> Iterator[None]:
     except httpx.TransportError as exc:
         detail = printable(redact(str(exc)), 200) or type(exc).__name__
         raise FetchError(f"the connection failed: {detail}", FetchKind.TRANSIENT) from exc
-
-
-_DIGITS = re.compile("[0-9]+")
-_LONGEST_WAIT = 3600.0
-
-
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """Read a `Retry-After` header, seconds or date, as seconds from `now` (aware), from 0 to an hour.
-
-    None if there is none or it makes no sense; then one's own backoff counts (RFC 9110, 10.2.3).
-    """
-    text = (value or "").strip()
-    if _DIGITS.fullmatch(text):
-        return min(float(text[:20]), _LONGEST_WAIT)
-    try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-    wait = (aware - now).total_seconds()
-    return min(wait, _LONGEST_WAIT) if wait > 0 else None
 
 
 _DATA_PIECE = 1 << 20

@@ -283,6 +283,37 @@ def test_dates_to_wait_for() -> None:
     assert retry_after("Thu, 28 May 2026 22:27:00 +0200", NOW) == 20.0
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "seconds"),
+    [
+        (0, 0, 30.0),
+        (-3600, 0, 30.0),  # our clock is slow
+        (3600, 0, 30.0),  # fast
+        (0, -86400, 30.0),  # theirs is, by which they meant it or not
+        (0, 40, 30.0),
+        (40, 40, None),
+        (0, None, 30.0),
+    ],
+)
+def test_a_date_to_wait_for_is_by_the_clock_of_who_wrote_it(
+    ours: int, theirs: int | None, seconds: float | None
+) -> None:
+    date = "no date" if theirs is None else formatdate(NOW + theirs, usegmt=True)
+    assert retry_after(formatdate(NOW + 30, usegmt=True), NOW + ours, date) == seconds
+
+
+def test_the_date_of_the_answer_is_looked_at() -> None:
+    headers = {"retry_after": formatdate(NOW + 30), "date": formatdate(NOW)}
+    for read, status, body in (
+        (read_submit, 429, b""),
+        (read_submit, 200, error("rate_limit")),
+        (read_query, 429, b""),
+    ):
+        outcome = read(answer(status, body, **headers), NOW - 3600)
+        assert isinstance(outcome, Throttled)
+        assert outcome.retry_after == 30.0
+
+
 def test_what_others_rest_on() -> None:
     """Addresses, and sentences that stand in the documentation."""
     assert (SUBMIT_PATH, QUERY_PATH) == ("/v1/aiart/openai/image/submit", "/v1/aiart/openai/image/query")

@@ -17,14 +17,15 @@ from anyio.abc import SocketStream
 from rsbatch.errors import StoreError
 from rsbatch.net.fetch import (
     DEFAULT_LIMITS,
+    LONGEST_WAIT,
     FetchError,
     FetchKind,
     FetchLimits,
     HttpFetcher,
     guarded_transport,
-    retry_after,
 )
 from rsbatch.net.guard import GuardedTransport, Policy
+from rsbatch.wire import retry_after
 
 pytestmark = pytest.mark.anyio
 
@@ -140,7 +141,20 @@ async def test_how_long_to_wait_is_passed_on(serve, send, status: int, kind: Fet
     ],
 )
 def test_retry_after_in_both_forms(value: str | None, seconds: float | None) -> None:
-    assert retry_after(value, datetime(2027, 1, 1, tzinfo=UTC)) == seconds
+    assert retry_after(value, datetime(2027, 1, 1, tzinfo=UTC).timestamp(), None, LONGEST_WAIT) == seconds
+
+
+async def test_no_host_is_left_alone_for_longer_than_an_hour(serve, send) -> None:
+    async with serve(send(b"", "Retry-After: 99999", status="429 Slow")) as server:
+        error = await failure(server.url)
+    assert error.retry_after == 3600.0
+
+
+async def test_a_date_to_wait_for_is_by_the_hosts_own_clock(serve, send) -> None:
+    when = "Retry-After: Fri, 01 Jan 1999 00:01:00 GMT"
+    async with serve(send(b"", when, "Date: Fri, 01 Jan 1999 00:00:18 GMT", status="429 Slow")) as server:
+        error = await failure(server.url)
+    assert error.retry_after == 42.0
 
 
 async def test_redirects_are_followed_and_their_bodies_left_alone(serve, send) -> None:
