@@ -21,20 +21,16 @@ def learned_by(run_ended: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return learned if isinstance(learned, Mapping) else {}
 
 
-def seconds_left(waiting: int, out: int, mean: float | None, slots: int, per_minute: int | None = None) -> float | None:
+def seconds_left(waiting: int, out: int, mean: float | None, slots: int, to_submit: float = 0.0) -> float | None:
     """Seconds until `waiting` tasks and the `out` jobs under way have ended, `slots` at a time; None if unknown.
 
-    `mean` is what a job takes on average; one that is under way is half done. `per_minute` submissions are taken, None
-    for any number.
+    `mean` is what a job takes on average; one that is under way is half done. The last task may be submitted in
+    `to_submit` seconds.
     """
     if mean is None:
         return None
-    last = mean / 2 if waiting + out else 0.0
-    return max(mean * (waiting + out / 2) / max(1, slots), _seconds_to_submit(waiting, per_minute) + last)
-
-
-def _seconds_to_submit(tasks: int, per_minute: int | None) -> float:
-    return tasks * 60.0 / per_minute if per_minute else 0.0
+    last = mean if waiting else mean / 2 if out else 0.0
+    return max(mean * (waiting + out / 2) / max(1, slots), to_submit + last)
 
 
 def seconds_left_of_downloads(images: int, saved: int, elapsed: float) -> float | None:
@@ -85,27 +81,31 @@ class Estimate:
     def seconds(self) -> tuple[float, float] | None:
         """The least and the most to expect in seconds; None where a class has not been measured.
 
-        The least is without one idle slot. The most is that of any order (Graham, "Bounds on multiprocessing
-        timing anomalies", 1969): the longest that was seen comes last.
+        The least is without one idle slot, and with all of a minute's submissions at its begin. The most is with them
+        spread over the minute, and that of any order (Graham, "Bounds on multiprocessing timing anomalies", 1969): the
+        longest that was seen comes last.
         """
         if self.unknown:
             return None
-        least = max(self.work / self.slots, self._to_submit)
-        return least, least + self.longest * (1 - 1 / self.slots)
+        busy, last = self.work / self.slots, self.longest * (1 - 1 / self.slots)
+        bursts = 60.0 * ((self.jobs - 1) // self.per_minute) if self.per_minute else 0.0
+        return max(busy, bursts), max(busy, self._spread) + last
 
     @property
-    def _to_submit(self) -> float:
-        return _seconds_to_submit(self.jobs - 1, self.per_minute)
+    def _spread(self) -> float:
+        return (self.jobs - 1) * 60.0 / self.per_minute if self.per_minute else 0.0
 
     def in_words(self) -> str:
         """Say it in a line."""
         if self.seconds is None:
             if not self.work:
-                return "time: unknown, as nothing has been measured yet"
+                if self.times.overall() is None:
+                    return "time: unknown, as nothing has been measured yet"
+                return "time: unknown, as too few jobs like these have been measured yet"
             which = ", ".join(sorted(self.kinds)[:3]) + (", …" if len(self.kinds) > 3 else "")
             return f"time: unknown for {self.unknown} of them ({which}), of which too few have been measured yet"
         least, most = (format_duration(round(s)) for s in self.seconds)
-        if self._to_submit > self.work / self.slots:
+        if self._spread > self.work / self.slots:
             return f"time: about {least} to {most}, by earlier runs, {format_rate(self.per_minute)}"
         if self.measured:
             return f"time: about {least} to {most}, by earlier runs, {self.slots} at a time"

@@ -109,6 +109,15 @@ class Quota:
             return float("-inf")
         return min(self._until, self._passed[-left][0] + _WINDOW) if left > 0 else self._until
 
+    def last_at(self, count: int, now: float) -> float:
+        """Give the time from which the last of `count` more may be sent, if nothing else holds them up."""
+        self._forget(now)
+        later = count - max(0, self._most - len(self._passed))
+        if not self._known or later <= 0:
+            return now
+        minutes, place = divmod(later - 1, self._most)
+        return (self._passed[place][0] if place < len(self._passed) else now) + (minutes + 1) * _WINDOW
+
     def passed(self, held: int, now: float) -> None:
         """Take in that one was accepted, with which `held` jobs are out."""
         self._passed.append((now, held))

@@ -295,7 +295,7 @@ async def _execute(
     from rsbatch.runner import Edges, Runner
     from rsbatch.storage.local import LocalStorage
 
-    key = None if project.options.simulate else find_key(project.manifest.api, os.environ, Path())
+    key = None if project.options.simulate else find_key(project.manifest.api, os.environ, Path.cwd())
     project, file, state, matcher = await _opened(project, observer, signals)
     ledger = Ledger(file, state, clock=clock, run=new_run_id(clock), say=observer.note)
     try:

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     if not args.simulate:
-        find_key(project.manifest.api, os.environ, Path())  # without one nothing is to be recorded either
+        find_key(project.manifest.api, os.environ, Path.cwd())  # without one nothing is to be recorded either
     if verdict.new:
         anyio.run(_record, project, verdict)
     command = command_words(args, project.manifest)

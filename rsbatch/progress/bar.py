@@ -105,7 +105,7 @@ def bar_format(snapshot: Snapshot, columns: int, color: bool = False) -> str:
     bar = min(_LONGEST_BAR, max(_SHORTEST_BAR, columns // 5)) if columns >= 60 else 0
     if bar:
         room -= bar + 3
-    tail = fitting(pieces(snapshot), room - 1)
+    tail = fitting(pieces(snapshot, min(60, room // 2 - 1)), room - 1)  # the other half is for what moves
     tail = tail.replace("{", "{{").replace("}", "}}")
     if color:
         for trouble in troubles(snapshot):

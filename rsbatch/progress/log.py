@@ -47,7 +47,9 @@ class Log:
         self._already = already
         if not self._quiet:
             self._told = Snapshot(total, saved=already, pending=total - already)
-            text = f"{total:,} tasks" + (f", {already:,} of them settled before" if already else "")
+            text = f"{total:,} task{'' if total == 1 else 's'}" + (
+                f", {already:,} of them settled before" if already else ""
+            )
             self._line("begin", text, self._told)
 
     def update(self, snapshot: Snapshot) -> None:

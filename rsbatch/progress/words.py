@@ -38,11 +38,17 @@ def troubles(snapshot: Snapshot) -> list[str]:
     return [f"{count:,} {name}" for name, count in counts if count]
 
 
-def pieces(snapshot: Snapshot) -> list[str]:
-    """Give everything worth saying beside the number of images, the most important first."""
+_SHORTEST_REASON = 10
+
+
+def pieces(snapshot: Snapshot, reason: int = 60) -> list[str]:
+    """Give everything worth saying beside the number of images, the most important first.
+
+    Why nothing is submitted takes `reason` characters at most, and is left out where that says nothing.
+    """
     said = troubles(snapshot)
     if snapshot.paused:
-        said.append(f"paused: {printable(snapshot.paused, 60)}")
+        said.append(f"paused: {printable(snapshot.paused, reason)}" if reason >= _SHORTEST_REASON else "paused")
     if snapshot.out:
         said.append(f"{snapshot.out:,} in flight")
     if snapshot.downloading:

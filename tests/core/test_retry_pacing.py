@@ -209,6 +209,15 @@ def test_a_quota_shows_by_two_refusals_of_what_was_held_before() -> None:
     assert quota.opens_at(0) == 60
 
 
+def test_when_the_last_of_many_may_be_sent() -> None:
+    """20 a minute, of which those went through at 0, 0.1, … 1.9."""
+    quota = found()
+    assert [quota.last_at(count, 31) for count in (1, 2, 20, 21, 40, 41)] == [60, 60.1, 61.9, 120, 121.9, 180]
+    assert [quota.last_at(count, 61) for count in (0, 11, 12, 20, 21)] == [61, 61, 61.1, 61.9, 121]
+    assert quota.last_at(21, 200) == 260
+    assert used_up().last_at(1000, 31) == 31, "no limit is known"
+
+
 def test_an_acceptance_between_two_refusals_shows_that_they_came_by_chance() -> None:
     quota = used_up()
     quota.refused(19, 0, 30)

@@ -11,6 +11,7 @@ import termios
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from itertools import count
 from typing import TextIO
 
@@ -214,3 +215,17 @@ def test_silence() -> None:
     silent.update(Snapshot(1))
     silent.note("x")
     silent.close()
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (40, " 81% 65/80 paused, 00:46 left, $0.6500"),
+        (80, "paused: HTTP 429: at most 10 su…, 00:46 left"),
+        (200, "paused: HTTP 429: at most 10 submissions a minute, 00:46 left, $0.6500, 00:34 elapsed"),
+    ],
+)
+def test_a_pause_leaves_room_for_what_moves(columns: int, said: str) -> None:
+    reason = "HTTP 429: at most 10 submissions a minute"
+    one = Snapshot(80, saved=65, pending=15, paused=reason, spent=Decimal("0.65"), usd_known=True, elapsed=34, eta=46)
+    assert said in bar_format(one, columns)
