@@ -105,7 +105,8 @@ def bar_format(snapshot: Snapshot, columns: int, color: bool = False) -> str:
     bar = min(_LONGEST_BAR, max(_SHORTEST_BAR, columns // 5)) if columns >= 60 else 0
     if bar:
         room -= bar + 3
-    tail = fitting(pieces(snapshot, min(60, room // 2 - 1)), room - 1)  # the other half is for what moves
+    reason = min(60, room - 1 - len("paused: , 1:04:10 left"))  # the time left is to be seen, too
+    tail = fitting(pieces(snapshot, reason), room - 1)
     tail = tail.replace("{", "{{").replace("}", "}}")
     if color:
         for trouble in troubles(snapshot):

@@ -221,7 +221,7 @@ def test_silence() -> None:
     ("columns", "said"),
     [
         (40, " 81% 65/80 paused, 00:46 left, $0.6500"),
-        (80, "paused: HTTP 429: at most 10 su…, 00:46 left"),
+        (80, "paused: HTTP 429: at most 10 submi…, 00:46 left"),
         (200, "paused: HTTP 429: at most 10 submissions a minute, 00:46 left, $0.6500, 00:34 elapsed"),
     ],
 )
