@@ -90,8 +90,8 @@ def _lost_ends(project: Project, found: Salvage, paths: list[Path]) -> list[str]
     for path in paths:
         one = _ours(project, path)
         if one is not None and unrecorded(one, state):
-            places.append(path.relative_to(project.folder).as_posix())
-    return [f"it knows nothing of the image of {place}" for place in sorted(places)]
+            places.append(path.relative_to(project.folder).as_posix().removesuffix(".json"))
+    return [f"it knows nothing of the image {place}" for place in sorted(places)]
 
 
 def _ours(project: Project, path: Path) -> sidecar.Sidecar | None:
