@@ -27,7 +27,7 @@ from rsbatch.ledger import records
 from rsbatch.ledger.local import NAME, RESERVE, LocalLedgerFile, open_ledger, read_ledger
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.ledger.writer import Ledger
-from rsbatch.lifecycle import State
+from rsbatch.lifecycle import SUBMITTABLE
 from rsbatch.manifest.check import check
 from rsbatch.manifest.expand import Manifest
 from rsbatch.manifest.load import load_manifest
@@ -177,7 +177,7 @@ def match(
             raise _of_redos(project.manifest, exc) from exc
     matcher.settle()
     for history in state.unsettled():
-        if buying and history.state is State.NOT_SUBMITTED:
+        if buying and history.state in SUBMITTABLE:
             lookout.check(history.key, matcher.path_of(history))
     if selection.patterns and not matcher.selected:
         raise UsageError(

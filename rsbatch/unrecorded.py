@@ -15,7 +15,7 @@ from rsbatch import sidecar
 from rsbatch.errors import StoreError
 from rsbatch.ledger.local import NAME
 from rsbatch.ledger.state import LedgerState
-from rsbatch.lifecycle import State
+from rsbatch.lifecycle import SUBMITTABLE
 from rsbatch.model import EXT
 
 _ENDINGS = (".png.json", ".jpg.json", ".webp.json")
@@ -50,7 +50,7 @@ def read_sidecar(path: Path) -> sidecar.Sidecar | None:
 def unrecorded(one: sidecar.Sidecar, state: LedgerState) -> bool:
     """Tell if a ledger knows neither an image's job nor anything that its task may have been paid for."""
     history = state.get(one.task, one.key)
-    return state.of_job(one.job_id) is None and (history is None or history.state is State.NOT_SUBMITTED)
+    return state.of_job(one.job_id) is None and (history is None or history.state in SUBMITTABLE)
 
 
 class Lookout:

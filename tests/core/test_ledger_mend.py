@@ -16,7 +16,7 @@ from rsbatch.ledger.mend import LOST, Rebuild, salvage
 from rsbatch.ledger.records import UNDER_REPAIR, BadLine, Record, decode, encode
 from rsbatch.ledger.replay import lines, replay
 from rsbatch.ledger.state import Bucket
-from rsbatch.lifecycle import OUT, State
+from rsbatch.lifecycle import OUT, SUBMITTABLE, State
 from rsbatch.sidecar import Sidecar
 
 CAT = Steps()
@@ -308,6 +308,16 @@ def test_a_job_is_adopted_by_nobody_else_and_takes_no_ones_place() -> None:
     renamed, older = sidecar(task="tom"), sidecar(job_id="job-old")
     rebuild.adopt_all([renamed, older])
     assert snapshot(rebuild.state) == before
+
+
+@pytest.mark.parametrize("state", sorted(SUBMITTABLE))
+def test_a_task_of_which_no_job_came_takes_one_that_lies_there(state: State) -> None:
+    rebuild = Rebuild(NOW, "repair")
+    for record in CAT.to(state):
+        rebuild.put(record)
+    rebuild.adopt_all([sidecar(job_id="job-new")])
+    (history,) = rebuild.state.of_key(key_of("cat"))
+    assert (history.state, history.job_id) == (State.SAVED, "job-new")
 
 
 def test_the_mark_of_a_repair_that_broke_off() -> None:
