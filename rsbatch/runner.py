@@ -237,7 +237,7 @@ class Runner:
         if downloading > limits.downloads:  # they wait in line
             eta = seconds_left_of_downloads(left, self._course.this_run.saved, elapsed)
         else:
-            to_submit = self._course.quota.last_at(pending, now) - now
+            to_submit = self._course.quota.last_at(pending + scheduler.open.submits, now) - now
             eta = seconds_left(pending, out, self._course.times.overall(), slots, to_submit)
         self._course.edges.observer.update(
             Snapshot(

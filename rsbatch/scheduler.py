@@ -253,7 +253,7 @@ class Scheduler:
         self._draining = False
         self._put_off: str | None = None
         self._asked_to_wait: str | None = None
-        """The newest refusal, if it came with a `Retry-After`."""
+        """The refusal that `_submits_from` comes from, if it came with a `Retry-After`."""
         self._awaited: str | None = None
         """What the next submission waits for, in words, where that is a quota or a `Retry-After`."""
         self._behind = False
@@ -501,8 +501,8 @@ class Scheduler:
                 if not self._policies.quota.refused(self._held, self.open.submits, now, pause):
                     self._policies.in_flight.refused(self._held, now, pause)
         wait = retry_after or (REFUSED_SECONDS if full else backoff(self._submit_pauses, self._policies.rng))
-        self._submits_from = max(self._submits_from, now + wait)
-        self._asked_to_wait = reason if retry_after else None
+        if now + wait > self._submits_from:
+            self._submits_from, self._asked_to_wait = now + wait, reason if retry_after else None
         if not full:
             self._put_off = reason
         self._ready.appendleft(order)

@@ -147,7 +147,8 @@ def match(
 ) -> tuple[Matcher, list[str]]:
     """Pass over the whole manifest once: check it, and give its tasks their histories.
 
-    Without `buying`, prices need not be there. `go_on` is called with every task, and may raise.
+    Without `buying`, prices need not be there, and nothing is looked for that was paid for without a record. `go_on` is
+    called with every task, and may raise.
 
     Gives the matcher and warnings. Raises ManifestError with every problem, UsageError where a budget is set and a
     task to be submitted has no price, and StoreError where the image of one was paid for without a record.
@@ -155,13 +156,14 @@ def match(
     selection = project.options.selection
     matcher = Matcher(state, selection)
     lookout = Lookout(project.folder, state, project.service, project.manifest.name)
+    submits_again = {(h.task, h.key) for h in state.unsettled() if h.state in SUBMITTABLE} if buying else set()
     names_fit = None if sys.getfilesystemencoding() == "utf-8" else _check_name
     unpriced: list[Task] = []
 
     def visit(task: Task) -> None:
         go_on()
         tick(1)
-        if not matcher.visit(task) and buying:
+        if (not matcher.visit(task) or (task.id, task.key) in submits_again) and buying:
             lookout.check(task.key, task.path)
         if names_fit is not None:
             names_fit(task)
@@ -176,9 +178,6 @@ def match(
         except ManifestError as exc:
             raise _of_redos(project.manifest, exc) from exc
     matcher.settle()
-    for history in state.unsettled():
-        if buying and history.state in SUBMITTABLE:
-            lookout.check(history.key, matcher.path_of(history))
     if selection.patterns and not matcher.selected:
         raise UsageError(
             f"--select {' '.join(selection.patterns)} matches no task of {project.manifest.path.name}; "
@@ -296,7 +295,7 @@ async def _execute(
     from rsbatch.storage.local import LocalStorage
 
     key = None if project.options.simulate else find_key(project.manifest.api, os.environ, Path.cwd())
-    project, file, state, matcher = await _opened(project, observer, signals)
+    project, file, state, matcher = await _opened(project, observer, signals, buying=wanted is None)
     ledger = Ledger(file, state, clock=clock, run=new_run_id(clock), say=observer.note)
     try:
         async with (connect or open_edges)(project, clock, key) as (service, fetcher):
@@ -373,13 +372,13 @@ def new_run_id(clock: Clock) -> str:
 Opened = tuple[Project, LocalLedgerFile, LedgerState, Matcher]
 
 
-async def _opened(project: Project, observer: Observer, signals: AsyncIterator[int] | None) -> Opened:
+async def _opened(project: Project, observer: Observer, signals: AsyncIterator[int] | None, *, buying: bool) -> Opened:
     """Open the ledger in a thread, so that a signal ends that at once; raises Interrupted.
 
     A million tasks take a minute to check, in which nobody would know whether the signal was heard.
     """
     if signals is None:
-        return await anyio.to_thread.run_sync(_open_ledger, project, observer, lambda: None)
+        return await anyio.to_thread.run_sync(_open_ledger, project, observer, lambda: None, buying)
     came: list[int] = []
 
     async def watch() -> None:
@@ -395,7 +394,7 @@ async def _opened(project: Project, observer: Observer, signals: AsyncIterator[i
     async with anyio.create_task_group() as group:
         group.start_soon(watch)
         try:
-            opened = await anyio.to_thread.run_sync(_open_ledger, project, observer, go_on)
+            opened = await anyio.to_thread.run_sync(_open_ledger, project, observer, go_on, buying)
         except RsbatchError as exc:
             opened = exc
         group.cancel_scope.cancel()
@@ -407,21 +406,21 @@ async def _opened(project: Project, observer: Observer, signals: AsyncIterator[i
     return opened
 
 
-def _open_ledger(project: Project, observer: Observer, go_on: Callable[[], None]) -> Opened:
+def _open_ledger(project: Project, observer: Observer, go_on: Callable[[], None], buying: bool) -> Opened:
     """Check the manifest, lock the ledger, match them. A ledger that is not there yet is made last.
 
     `go_on` is called with every task, and may raise.
     """
     if not os.path.lexists(project.folder / NAME):
         check_owner(project, LedgerState())
-        match(project, LedgerState(), go_on=go_on)
+        match(project, LedgerState(), buying=buying, go_on=go_on)
     file, state, said = open_ledger(project.folder)
     try:
         if said:
             observer.note(said)
         check_owner(project, state)
         project = with_redos(project, state)
-        matcher, warnings = match(project, state, go_on=go_on)
+        matcher, warnings = match(project, state, buying=buying, go_on=go_on)
         for warning in warnings:
             observer.note(warning)
     except BaseException:

@@ -9,34 +9,37 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
+
+from pydantic_core import to_json
 
 from rsbatch import sidecar
 from rsbatch.errors import StoreError
 from rsbatch.ledger.local import NAME
 from rsbatch.ledger.state import LedgerState
-from rsbatch.lifecycle import SUBMITTABLE
 from rsbatch.model import EXT
+from rsbatch.sidecar import Sidecar
 
-_ENDINGS = (".png.json", ".jpg.json", ".webp.json")
+_FORMATS = ("png", "jpg", "webp")
 
 
 def find_sidecars(folder: Path) -> Iterator[Path]:
-    """Give the sidecars in a folder, in no order; raises StoreError where it may not be looked into."""
-    for parent, folders, files in os.walk(folder, onerror=_cannot_look):
+    """Give the sidecars in a folder, in no order; raises StoreError where the folder itself may not be looked into."""
+
+    def cannot_look(exc: OSError) -> None:
+        if exc.filename == str(folder) and not isinstance(exc, FileNotFoundError):
+            raise StoreError(f"cannot look into {folder}: {exc.strerror}; what was paid for may be in it")
+
+    for parent, folders, files in os.walk(folder, onerror=cannot_look):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(parent) / name
-            if name.endswith(_ENDINGS) and read_sidecar(path) is not None:
+            if name.endswith(tuple(f".{ending}.json" for ending in _FORMATS)) and read_sidecar(path) is not None:
                 yield path
 
 
-def _cannot_look(exc: OSError) -> None:
-    if not isinstance(exc, FileNotFoundError):
-        raise StoreError(f"cannot look into {exc.filename}: {exc.strerror}; what was paid for may be in it")
-
-
-def read_sidecar(path: Path) -> sidecar.Sidecar | None:
+def read_sidecar(path: Path) -> Sidecar | None:
     """Read a sidecar; None for anything else, and for what cannot be read."""
     try:
         status = path.lstat()
@@ -47,37 +50,53 @@ def read_sidecar(path: Path) -> sidecar.Sidecar | None:
         return None
 
 
-def unrecorded(one: sidecar.Sidecar, state: LedgerState) -> bool:
-    """Tell if a ledger knows neither an image's job nor anything that its task may have been paid for."""
-    history = state.get(one.task, one.key)
-    return state.of_job(one.job_id) is None and (history is None or history.state in SUBMITTABLE)
-
-
 class Lookout:
-    """Looks where the images of tasks that a ledger has no job of would be; `service` and `name` are the ledger's."""
+    """Looks where the images of tasks that a run would submit belong, for those that were paid for.
+
+    `service` and `name` are the ledger's.
+    """
 
     def __init__(self, folder: Path, state: LedgerState, service: str, name: str) -> None:
-        self._folder = f"{folder}{os.sep}"
+        self._folder = folder
         self._state = state
         self._whose = service, name
         self._needed = state.seq > 0 and folder.is_dir()
 
-    def check(self, key: str, path: str) -> None:
-        """Raise StoreError if an image of this very request is at its path, and no record is of it."""
+    def find(self, key: str, path: str) -> tuple[Path, Sidecar] | None:
+        """Give the sidecar of an image of this very request at its path, if no record is of its job."""
         if not self._needed:
-            return
-        stem = self._folder + path.removesuffix(f".{EXT}")
-        for ending in _ENDINGS:
-            if os.path.lexists(stem + ending):
-                self._check(Path(stem + ending), key)
+            return None
+        for ending in _FORMATS:
+            beside = f"{self._folder}{os.sep}{path.replace(EXT, ending)}.json"
+            if os.path.lexists(beside):
+                one = read_sidecar(Path(beside))
+                if one is not None and one.key == key and self._is_unrecorded(one):
+                    return Path(beside), one
+        return None
 
-    def _check(self, path: Path, key: str) -> None:
-        one = read_sidecar(path)
-        if one is None or one.key != key or (one.service, one.manifest) != self._whose:
-            return
-        if unrecorded(one, self._state):
+    def check(self, key: str, path: str) -> None:
+        """Raise StoreError if there is such an image."""
+        found = self.find(key, path)
+        if found is not None:
+            beside, one = found
             raise StoreError(
-                f"{path.name} says that its image was paid for (job {one.job_id}), and {self._folder}{NAME} knows "
+                f"{beside.name} says that its image was paid for (job {one.job_id}), and {self._folder / NAME} knows "
                 f"nothing of that: it is an older copy, or lost its end. Put the newest one back, or let `rsbatch "
-                f"repair` with this manifest take in what is there; nothing was submitted"
+                f"repair` with this manifest take in what is there; if that image is not wanted any more, move it "
+                f"and {beside.name} away. Nothing was submitted"
             )
+
+    def _is_unrecorded(self, one: Sidecar) -> bool:
+        if (one.service, one.manifest) != self._whose or self._state.of_job(one.job_id) is not None:
+            return False
+        if self._has_by_now(one.job_id):  # a run goes on while a plan is made, and it has looked for itself
+            self._needed = False
+        return self._needed
+
+    def _has_by_now(self, job_id: str) -> bool:
+        """Tell if the job is in the ledger's file: its id is, durably, before anything comes of it."""
+        try:
+            with (self._folder / NAME).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                return data.find(to_json(job_id)) >= 0
+        except (OSError, ValueError):
+            return False

@@ -20,11 +20,11 @@ from rsbatch.ledger.local import NAME, lock_ledger, replace_ledger
 from rsbatch.ledger.mend import Rebuild, Salvage, salvage
 from rsbatch.ledger.replay import lines
 from rsbatch.ledger.state import LedgerState
-from rsbatch.lifecycle import State
+from rsbatch.lifecycle import SUBMITTABLE, State
 from rsbatch.manifest.check import check
 from rsbatch.planning import Matcher
 from rsbatch.session import Project, ledger_is_lost, new_run_id, with_redos
-from rsbatch.unrecorded import find_sidecars, unrecorded
+from rsbatch.unrecorded import Lookout, find_sidecars, read_sidecar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             file.seek(0)
             found = salvage(lines(file))
         if not found.problems:
-            found.problems += _lost_ends(project, found, sidecars)
+            found.problems += _lost_end(project, found)
         if not found.problems and (found.values or not (lost or found.begun)):
             say(f"{path} is sound ({len(found.values)} records): nothing to repair")
             return 0
@@ -80,23 +80,23 @@ def _rebuild(project: Project, found: Salvage, sidecars: list[Path]) -> Rebuild:
     return rebuild
 
 
-def _lost_ends(project: Project, found: Salvage, paths: list[Path]) -> list[str]:
-    """Give what is wrong with a ledger whose lines are sound: images were paid for after the last of them."""
-    if not found.values or not paths:
-        return []
-    state, places = LedgerState(), []
-    for value in found.values:
-        state.apply(value)
-    for path in paths:
-        one = _ours(project, path)
-        if one is not None and unrecorded(one, state):
-            places.append(path.relative_to(project.folder).as_posix().removesuffix(".json"))
-    return [f"it knows nothing of the image {place}" for place in sorted(places)]
+def _lost_end(project: Project, found: Salvage) -> list[str]:
+    """Give what is wrong with a ledger whose lines are sound: images of its tasks were paid for after the last one."""
+    state = found.state
+    project = with_redos(project, state)
+    lookout = Lookout(project.folder, state, project.service, project.manifest.name)
+    places = []
+    for task in project.manifest.tasks([]):
+        history = state.get(task.id, task.key)
+        there = lookout.find(task.key, task.path) if history is None or history.state in SUBMITTABLE else None
+        if there is not None:
+            places.append(there[0].relative_to(project.folder).as_posix().removesuffix(".json"))
+    return [f"it knows nothing of the image {place}" for place in places]
 
 
 def _ours(project: Project, path: Path) -> sidecar.Sidecar | None:
     """Read a sidecar; None where it is another manifest's or service's."""
-    one = sidecar.parse(path.read_bytes())
+    one = read_sidecar(path)
     mine = one is not None and one.service == project.service and one.manifest == project.manifest.name
     return one if mine else None
 

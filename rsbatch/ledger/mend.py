@@ -30,18 +30,21 @@ _WITH_JOB = {Event.SUBMITTED, Event.ATTACHED, Event.GENERATED, Event.DOWNLOADED,
 class Salvage:
     """What can be read of a damaged ledger: trusted records in their order, and what is wrong with the rest.
 
+    `state` is what those say that come before the first problem.
+
     `begun`: it was lost, and a repair that did not come to its end left nothing but its mark.
     """
 
     values: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    state: LedgerState = field(default_factory=LedgerState)
     torn: bytes = b""
     begun: bool = False
 
 
 def salvage(lines: Iterable[bytes]) -> Salvage:
     """Read all lines (each with its newline, the last perhaps without) that have a good checksum."""
-    found, expected, state = Salvage(), 1, LedgerState()
+    found, expected = Salvage(), 1
     given = iter(lines)
     first = list(islice(given, 2))
     if first == [UNDER_REPAIR]:
@@ -60,7 +63,7 @@ def salvage(lines: Iterable[bytes]) -> Salvage:
             if value["seq"] != expected:
                 found.problems.append(f"line {number}: record {value['seq']} stands where record {expected} belongs")
             elif not found.problems:
-                state.apply(value)
+                found.state.apply(value)
         except BadLine as exc:  # sound, and nothing that it could follow: it is kept, as it may name a job
             found.problems.append(f"line {number}: {exc}")
         expected = value["seq"] + 1

@@ -105,7 +105,8 @@ def bar_format(snapshot: Snapshot, columns: int, color: bool = False) -> str:
     bar = min(_LONGEST_BAR, max(_SHORTEST_BAR, columns // 5)) if columns >= 60 else 0
     if bar:
         room -= bar + 3
-    reason = min(60, room - 1 - len("paused: , 1:04:10 left"))  # the time left is to be seen, too
+    # What went wrong, and the time left, are to be seen beside the reason for a pause.
+    reason = min(60, room - 1 - len(", ".join([*troubles(snapshot), "paused: , 1:04:10 left"])))
     tail = fitting(pieces(snapshot, reason), room - 1)
     tail = tail.replace("{", "{{").replace("}", "}}")
     if color:

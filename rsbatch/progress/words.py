@@ -49,12 +49,15 @@ def pieces(snapshot: Snapshot, reason: int = 60) -> list[str]:
     said = troubles(snapshot)
     if snapshot.paused:
         said.append(f"paused: {printable(snapshot.paused, reason)}" if reason >= _SHORTEST_REASON else "paused")
+    left = [] if snapshot.eta is None else [f"{clock(snapshot.eta)} left"]
+    if snapshot.paused:
+        said += left
     if snapshot.out:
         said.append(f"{snapshot.out:,} in flight")
     if snapshot.downloading:
         said.append(f"{snapshot.downloading:,} downloading")
-    if snapshot.eta is not None:
-        said.append(f"{clock(snapshot.eta)} left")
+    if not snapshot.paused:
+        said += left
     if snapshot.spent is not None or not snapshot.usd_known:
         said.append(money(snapshot.spent, snapshot.usd_known))
     said.append(f"{clock(snapshot.elapsed)} elapsed")

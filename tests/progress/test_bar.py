@@ -81,7 +81,7 @@ def test_a_line_fits_and_tells_the_most_important(busy: Snapshot, columns: int) 
     if columns >= 60:
         assert re.search(r"\|[#0-9 █▏▎▍▌▋▊▉]+\|", last)
     if columns >= 140:
-        assert "8 in flight, 2 downloading, 17:03 left, $26.20+" in last
+        assert "17:03 left, 8 in flight, 2 downloading, $26.20+" in last
     if columns >= 200:
         assert "paused: 429 from the service" in last
         assert last.rstrip().endswith("12:34 elapsed")
@@ -218,14 +218,17 @@ def test_silence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "more", "said"),
     [
-        (40, " 81% 65/80 paused, 00:46 left, $0.6500"),
-        (80, "paused: HTTP 429: at most 10 submi…, 00:46 left"),
-        (200, "paused: HTTP 429: at most 10 submissions a minute, 00:46 left, $0.6500, 00:34 elapsed"),
+        (40, {}, " 81% 65/80 paused, 00:46 left, $0.6500"),
+        (80, {}, "| paused: HTTP 429: at most 10 submi…, 00:46 left"),
+        (80, {"out": 8}, "| paused: HTTP 429: at most 10 submi…, 00:46 left"),
+        (80, {"failed": 3}, "| 3 failed, paused: HTTP 429: at mos…, 00:46 left"),
+        (80, {"failed": 12, "held": 3}, "| 12 failed, 3 held, paused, 00:46 left"),
+        (200, {"out": 8}, "10 submissions a minute, 00:46 left, 8 in flight, $0.6500, 00:34 elapsed"),
     ],
 )
-def test_a_pause_leaves_room_for_what_moves(columns: int, said: str) -> None:
-    reason = "HTTP 429: at most 10 submissions a minute"
-    one = Snapshot(80, saved=65, pending=15, paused=reason, spent=Decimal("0.65"), usd_known=True, elapsed=34, eta=46)
+def test_a_pause_leaves_room_for_what_moves(columns: int, more: dict[str, int], said: str) -> None:
+    reason, saved = "HTTP 429: at most 10 submissions a minute", 65 - more.get("failed", 0) - more.get("held", 0)
+    one = Snapshot(80, saved, paused=reason, spent=Decimal("0.65"), usd_known=True, elapsed=34, eta=46, **more)
     assert said in bar_format(one, columns)

@@ -34,8 +34,7 @@ def test_a_line_says_everything(busy: Snapshot) -> None:
     assert told([busy]) == [
         "1,000 tasks",
         "412 of 1,000 saved (41%), 3 failed, 1 held, 2 parked, paused: 429 from the service, "
-        "8 in flight, 2 downloading, "
-        "17:03 left, $26.20+, 12:34 elapsed",
+        "17:03 left, 8 in flight, 2 downloading, $26.20+, 12:34 elapsed",
     ]
 
 

@@ -38,9 +38,9 @@ def test_the_most_important_comes_first(busy: Snapshot) -> None:
         "1 held",
         "2 parked",
         "paused: 429 from the service",
+        "17:03 left",
         "8 in flight",
         "2 downloading",
-        "17:03 left",
         "$26.20+",
         "12:34 elapsed",
     ]

@@ -315,6 +315,43 @@ def test_an_image_of_something_else_is_no_payment_of_this_task(output: Path, cha
     assert types(output).count("saved") == 2
 
 
+def test_an_older_copy_of_the_ledger_is_told_wherever_the_image_belongs_today(output: Path) -> None:
+    more = "  - {id: dog, prompt: A dog, size: 32x32}\noutput: {path: '{{ ext }}/{{ id }}.{{ ext }}'}\n"
+    _older(output, more)
+    assert (output / "png" / "dog.png.json").exists()
+    assert simulated("run") == 4
+
+
+def test_a_plan_while_a_run_goes_on_is_no_alarm(output: Path) -> None:
+    state = session.open_project(Path("m.yaml"), session.Options(simulate=True)).read_state()
+    (output / NAME).write_bytes(_older(output))
+    matcher, _ = session.match(session.open_project(Path("m.yaml"), session.Options(simulate=True)), state)
+    assert matcher.total == 2
+
+
+def test_an_image_whose_job_is_known_is_in_nobodys_way(output: Path) -> None:
+    _older(output)
+    theirs = json.loads((output / "cat.png.json").read_text())
+    path = output / "dog.png.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "job_id": theirs["job_id"]}))
+    assert simulated("run") == 0
+
+
+def test_what_submits_nothing_does_not_mind_an_older_copy(output: Path) -> None:
+    _older(output)
+    assert simulated("status") == 0
+    (output / "cat.png").unlink()
+    assert simulated("verify", "--fix") == 0
+    assert (output / "cat.png").exists()
+
+
+def test_repair_needs_to_see_the_folder(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(output)
+    output.write_text("not a folder")
+    assert simulated("repair") == 4
+    assert f"cannot look into {output}: Not a directory" in capsys.readouterr().err
+
+
 def test_repair_is_for_the_manifests_own_ledger_and_a_manifest_that_is_right(output: Path) -> None:
     before = _damage(output)
     Path("m.yaml").write_text("name: another\noutput: {dir: outputs/m}\n" + MANIFEST)
@@ -376,7 +413,7 @@ def test_a_signal_at_the_end_of_the_check_is_heard(here: Path) -> None:
             yield signal.SIGINT
 
         with pytest.raises(Interrupted):
-            await session._opened(project, Telling(), signals())
+            await session._opened(project, Telling(), signals(), buying=True)
 
     anyio.run(main)
     open_ledger(project.folder)[0].close()
