@@ -23,7 +23,7 @@ DATA = Path(__file__).with_name("results.json")
 """What the table is made of: a row that is measured anew replaces its own part only."""
 WORDS = {
     "FALLS SHORT": "Short of its goal",
-    "OUT OF REACH": "Short of its goal, and so is what nothing gets past (see its notes)",
+    "OUT OF REACH": "Short of its goal, and so is the best that is to be had (see its notes)",
     "not measured": "Not measured",
 }
 

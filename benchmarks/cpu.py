@@ -127,7 +127,7 @@ def body(number: int, size: str) -> dict[str, str]:
 def write_manifest(
     place: Path, tasks: int, url: str, in_flight: int, size: str = "1024x1024", per_second: float = 1000
 ) -> Path:
-    """Write the same tasks as a manifest with a table, with limits that are never what a run waits for."""
+    """Write the same tasks as a manifest with a table; it waits for none of the limits but downloads, the default."""
     path = place / "manifest.yaml"
     rows = place / "rows.jsonl"
     rows.write_text("".join(f'{{"n": {n}}}\n' for n in range(tasks)))

@@ -30,8 +30,8 @@ class Figure:
 
     `rounds` has the value of each round, in `unit` (empty for a ratio); the figure is their median. The goal is the
     most it may be, with `at_least` the least. `note` says what the numbers are of, such as the times behind a ratio.
-    A figure that could not be measured here has no rounds, and `note` says why. `limit` has what one would come to who
-    does nothing but what cannot be left out, measured in the same rounds: nothing gets past it.
+    A figure that could not be measured here has no rounds, and `note` says why. `limit` has what one comes to, in the
+    same rounds, who does only what has to be done, by the simplest means: the best that is to be had.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Figure:
 
     @property
     def shown_note(self) -> str:
-        """The note, with what nothing gets past."""
+        """The note, with the best that is to be had."""
         if not self.limit:
             return self.note
-        return f"nothing can be {'above' if self.at_least else 'below'} {brief(median(self.limit))}; {self.note}"
+        return f"at best {brief(median(self.limit))} is to be had; {self.note}"
 
     @property
     def shown(self) -> str:

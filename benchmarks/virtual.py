@@ -29,8 +29,8 @@ from torture.world import BASE, World, tasks
 LATENCY = 0.2
 """Seconds that a request takes to a service on another continent."""
 DOWNLOAD = 1.0
-"""Seconds that an image's bytes take besides: over a new connection, 1.5 MB take 7 round trips (14 KB go with the
-first, and twice as much with each after it), and one of those is in `LATENCY`.
+"""Seconds that an image's bytes take besides: over a new connection, 1.5 MB take 7 round trips, as 14 KB go with the
+first and twice as much with each after it. One of those is in `LATENCY`, and the others would take 1.2 s.
 """
 _NORMAL = NormalDist()
 
