@@ -23,7 +23,7 @@ import httpx
 
 from rsbatch import __version__
 from rsbatch.net.guard import AddressRefused, GuardedTransport, Policy, Resolve, resolve_host
-from rsbatch.net.transport import AiohttpTransport
+from rsbatch.net.transport import AiohttpTransport, tls_context
 from rsbatch.text import printable, redact
 from rsbatch.wire import retry_after
 
@@ -147,8 +147,7 @@ def guarded_transport(
     policy: Policy, tls: ssl.SSLContext | None = None, resolve: Resolve = resolve_host
 ) -> GuardedTransport:
     """Make the transport that is fit for downloads: HTTP/1.1, no proxy, nothing kept alive."""
-    context = tls or httpx.create_ssl_context(trust_env=False)
-    return GuardedTransport(AiohttpTransport(context, keep=False), policy, resolve)
+    return GuardedTransport(AiohttpTransport(tls or tls_context(), keep=False), policy, resolve)
 
 
 def _parse(url: str) -> httpx.URL:

@@ -11,6 +11,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +29,12 @@ _HEADER_MOST = 64 * 1024
 """Bytes of one header: signed URLs in `Location` are longer than aiohttp's own 8 KB."""
 _OWN_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """What aiohttp would add."""
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Give the context of every https connection, one for all: to read the authorities' list takes 20 ms."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):

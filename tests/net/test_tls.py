@@ -14,6 +14,7 @@ from rsbatch.clock import SystemClock
 from rsbatch.net.fetch import FetchError, FetchKind, HttpFetcher, guarded_transport
 from rsbatch.net.guard import Policy
 from rsbatch.net.service import HttpService
+from rsbatch.net.transport import tls_context
 from rsbatch.wire import NotSent
 
 pytestmark = [
@@ -76,6 +77,7 @@ async def test_no_certificate_is_taken_from_the_environment(
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     theirs.load_cert_chain(file, key)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    tls_context.cache_clear()
     fetcher = HttpFetcher(guarded_transport(Policy(loopback=True), resolve=everything_is_here))
     async with serve(send(b"{}"), tls=theirs) as server:
         with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
