@@ -18,6 +18,13 @@ from rsbatch.ledger.records import BadLine, Record, decode, encode, event_of, se
 from rsbatch.lifecycle import Event, State
 
 
+def _nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return {"extra": value}
+
+
 def sealed(body: bytes) -> bytes:
     return b'%s,"crc":"%08x"}' % (body, zlib.crc32(body))
 
@@ -106,6 +113,20 @@ def test_what_could_not_be_read_back_is_not_written(depth: int) -> None:
         deep = [deep]
     with pytest.raises(BadLine, match="cannot be recorded"):
         encode(Steps().submitting(request={"extra": deep}), seq=1, ts=NOW, run="r")
+
+
+@pytest.mark.parametrize("request_", [{"seed": 10**4400}, {"prompt": "[" * 300, "seed": 10**4301}, _nested(199)])
+def test_what_a_reader_refuses_is_not_written(request_: Any) -> None:
+    with pytest.raises(BadLine, match="cannot be recorded"):
+        encode(Steps().submitting(request=request_), seq=1, ts=NOW, run="r")
+
+
+@pytest.mark.parametrize(
+    "request_", [{"seed": 10**3000}, {"prompt": "[" * 300}, {"prompt": "x" * 5000}, _nested(150), _nested(95)]
+)
+def test_what_a_reader_takes_is_written(request_: Any) -> None:
+    line, value = encode(Steps().submitting(request=request_), seq=1, ts=NOW, run="r")
+    assert decode(line[:-1]) == value
     with pytest.raises(BadLine, match="cannot be recorded"):
         encode(Steps().in_doubt(reason="\ud800"), seq=1, ts=NOW, run="r")
 
