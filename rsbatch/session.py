@@ -372,7 +372,9 @@ def new_run_id(clock: Clock) -> str:
 Opened = tuple[Project, LocalLedgerFile, LedgerState, Matcher]
 
 
-async def _opened(project: Project, observer: Observer, signals: AsyncIterator[int] | None, *, buying: bool) -> Opened:
+async def _opened(
+    project: Project, observer: Observer, signals: AsyncIterator[int] | None, *, buying: bool = True
+) -> Opened:
     """Open the ledger in a thread, so that a signal ends that at once; raises Interrupted.
 
     A million tasks take a minute to check, in which nobody would know whether the signal was heard.

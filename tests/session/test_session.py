@@ -416,7 +416,7 @@ def test_a_signal_at_the_end_of_the_check_is_heard(here: Path) -> None:
             yield signal.SIGINT
 
         with pytest.raises(Interrupted):
-            await session._opened(project, Telling(), signals(), buying=True)
+            await session._opened(project, Telling(), signals())
 
     anyio.run(main)
     open_ledger(project.folder)[0].close()
