@@ -20,7 +20,8 @@ VERSION = 1
 MOST_BYTES = 4 * 1024 * 1024
 """A sidecar is never larger; what is larger is not one of ours."""
 _HASH = re.compile("[0-9a-f]{64}")
-_FORMATS = {"png", "jpg", "webp"}
+FORMATS = ("png", "jpg", "webp")
+"""What an image is saved as; its extension, too."""
 _JOB_ID_MOST = 512
 
 
@@ -114,7 +115,7 @@ def _fits(one: Sidecar) -> bool:
     return (
         _HASH.fullmatch(one.key) is not None
         and _HASH.fullmatch(file.sha256) is not None
-        and file.format in _FORMATS
+        and file.format in FORMATS
         and check_id(one.task) is None
         and one.job_id.isprintable()
         and 0 < len(one.job_id) <= _JOB_ID_MOST

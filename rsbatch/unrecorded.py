@@ -21,7 +21,7 @@ from rsbatch.ledger.state import LedgerState
 from rsbatch.model import EXT
 from rsbatch.sidecar import Sidecar
 
-_FORMATS = ("png", "jpg", "webp")
+_ENDINGS = tuple(f".{ending}.json" for ending in sidecar.FORMATS)
 
 
 def find_sidecars(folder: Path) -> Iterator[Path]:
@@ -35,7 +35,7 @@ def find_sidecars(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(parent) / name
-            if name.endswith(tuple(f".{ending}.json" for ending in _FORMATS)) and read_sidecar(path) is not None:
+            if name.endswith(_ENDINGS) and read_sidecar(path) is not None:
                 yield path
 
 
@@ -66,9 +66,9 @@ class Lookout:
         """Give the sidecar of an image of this very request at its path, if no record is of its job."""
         if not self._needed:
             return None
-        for ending in _FORMATS:
+        for ending in sidecar.FORMATS:
             beside = f"{self._folder}{os.sep}{path.replace(EXT, ending)}.json"
-            if os.path.lexists(beside):
+            if os.path.lexists(beside):  # sooner told than by a path of pathlib, for each task that is new
                 one = read_sidecar(Path(beside))
                 if one is not None and one.key == key and self._is_unrecorded(one):
                     return Path(beside), one

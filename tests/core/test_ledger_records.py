@@ -113,6 +113,8 @@ def test_what_could_not_be_read_back_is_not_written(depth: int) -> None:
         deep = [deep]
     with pytest.raises(BadLine, match="cannot be recorded"):
         encode(Steps().submitting(request={"extra": deep}), seq=1, ts=NOW, run="r")
+    with pytest.raises(BadLine, match="cannot be recorded"):
+        encode(Steps().in_doubt(reason="\ud800"), seq=1, ts=NOW, run="r")
 
 
 @pytest.mark.parametrize("request_", [{"seed": 10**4400}, {"prompt": "[" * 300, "seed": 10**4301}, _nested(199)])
@@ -127,8 +129,6 @@ def test_what_a_reader_refuses_is_not_written(request_: Any) -> None:
 def test_what_a_reader_takes_is_written(request_: Any) -> None:
     line, value = encode(Steps().submitting(request=request_), seq=1, ts=NOW, run="r")
     assert decode(line[:-1]) == value
-    with pytest.raises(BadLine, match="cannot be recorded"):
-        encode(Steps().in_doubt(reason="\ud800"), seq=1, ts=NOW, run="r")
 
 
 STEPS = Steps()
