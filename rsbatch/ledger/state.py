@@ -94,11 +94,10 @@ class Spend:
 
     def move(self, usd: Decimal | None, source: Bucket | None, target: Bucket | None) -> None:
         """Take an attempt's price out of `source` and into `target`; None is nowhere."""
-        for bucket, sign in ((source, -1), (target, 1)):
-            if bucket is not None and usd is None:
-                self.unpriced[bucket] += sign
-            elif bucket is not None and usd is not None:
-                self.usd[bucket] += sign * usd
+        if source is not None:
+            self.add(usd, source, -1)
+        if target is not None:
+            self.add(usd, target, 1)
 
     def add(self, usd: Decimal | None, bucket: Bucket, count: int) -> None:
         """Put the prices of `count` attempts into a bucket."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from core_help import JSON, NOW, TEXT, Steps, quick, saved_file
+from core_help import FINITE_JSON, NOW, TEXT, Steps, quick, saved_file
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ def sealed(body: bytes) -> bytes:
 @given(
     type_=TEXT,
     name=TEXT.filter(bool),
-    fields=st.dictionaries(TEXT.map(lambda t: f"x{t}"), JSON, max_size=4),
+    fields=st.dictionaries(TEXT.map(lambda t: f"x{t}"), FINITE_JSON, max_size=4),
     seq=st.integers(1, 10**12),
     ts=st.floats(0, 4e9),
     run=TEXT,
