@@ -289,9 +289,13 @@ def make_folders(fs: FileSystem, folder: Path) -> None:
     except FileNotFoundError:
         make_folders(fs, folder.parent)
         make_folders(fs, folder)
-    except OSError:  # it is there, or an error that looking at it tells as well
-        if not _is_folder(fs, folder):
-            raise
+    except OSError as exc:  # it is there, or an error that looking at it tells as well
+        if _is_folder(fs, folder):
+            return
+        if isinstance(exc, FileExistsError):
+            why = "it is no folder, or a link that leads nowhere; move it away"
+            raise NotADirectoryError(errno.ENOTDIR, why, str(folder)) from None
+        raise
 
 
 def release(fs: FileSystem, fd: int) -> None:

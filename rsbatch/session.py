@@ -27,7 +27,6 @@ from rsbatch.ledger import records
 from rsbatch.ledger.local import NAME, RESERVE, LocalLedgerFile, open_ledger, read_ledger
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.ledger.writer import Ledger
-from rsbatch.lifecycle import SUBMITTABLE
 from rsbatch.manifest.check import check
 from rsbatch.manifest.expand import Manifest
 from rsbatch.manifest.load import load_manifest
@@ -156,7 +155,7 @@ def match(
     selection = project.options.selection
     matcher = Matcher(state, selection)
     lookout = Lookout(project.folder, state, project.service, project.manifest.name)
-    submits_again = {(h.task, h.key) for h in state.unsettled() if h.state in SUBMITTABLE} if buying else set()
+    submits_again = {(h.task, h.key) for h in state.unsettled() if h.submittable} if buying else set()
     names_fit = None if sys.getfilesystemencoding() == "utf-8" else _check_name
     unpriced: list[Task] = []
 

@@ -45,6 +45,10 @@ class Sidecar:
     run: str
     rsbatch: str
 
+    def is_of(self, service: str, manifest: str) -> bool:
+        """Tell if its image was bought of this service for the manifest of this name."""
+        return (self.service, self.manifest) == (service, manifest)
+
 
 def dump(sidecar: Sidecar) -> bytes:
     """Give the file's bytes: indented JSON, the prompt first, for people who open it."""

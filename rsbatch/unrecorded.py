@@ -87,7 +87,7 @@ class Lookout:
             )
 
     def _is_unrecorded(self, one: Sidecar) -> bool:
-        if (one.service, one.manifest) != self._whose or self._state.of_job(one.job_id) is not None:
+        if not one.is_of(*self._whose) or self._state.of_job(one.job_id) is not None:
             return False
         if self._has_by_now(one.job_id):  # a run goes on while a plan is made, and it has looked for itself
             self._needed = False

@@ -20,7 +20,7 @@ from rsbatch.ledger.local import NAME, lock_ledger, replace_ledger
 from rsbatch.ledger.mend import Rebuild, Salvage, salvage
 from rsbatch.ledger.replay import lines
 from rsbatch.ledger.state import LedgerState
-from rsbatch.lifecycle import SUBMITTABLE, State
+from rsbatch.lifecycle import State
 from rsbatch.manifest.check import check
 from rsbatch.planning import Matcher
 from rsbatch.session import Project, ledger_is_lost, new_run_id, with_redos
@@ -88,7 +88,7 @@ def _lost_end(project: Project, found: Salvage) -> list[str]:
     places = []
     for task in project.manifest.tasks([]):
         history = state.get(task.id, task.key)
-        there = lookout.find(task.key, task.path) if history is None or history.state in SUBMITTABLE else None
+        there = lookout.find(task.key, task.path) if history is None or history.submittable else None
         if there is not None:
             places.append(there[0].relative_to(project.folder).as_posix().removesuffix(".json"))
     return [f"it knows nothing of the image {place}" for place in places]
@@ -97,8 +97,7 @@ def _lost_end(project: Project, found: Salvage) -> list[str]:
 def _ours(project: Project, path: Path) -> sidecar.Sidecar | None:
     """Read a sidecar; None where it is another manifest's or service's."""
     one = read_sidecar(path)
-    mine = one is not None and one.service == project.service and one.manifest == project.manifest.name
-    return one if mine else None
+    return one if one is not None and one.is_of(project.service, project.manifest.name) else None
 
 
 def _check_owner(project: Project, state: LedgerState) -> None:

@@ -505,5 +505,6 @@ def _store_error(verb: str, path: Path, exc: OSError) -> StoreError:
 
 
 _WHY = dict.fromkeys(_FULL, "the disk is full") | {
-    errno.ELOOP: "it is a symbolic link, which is not followed; put the file itself in its place"
+    errno.ELOOP: "it is a symbolic link, which is not followed; put the file itself in its place",
+    errno.EISDIR: "it is a folder; move it away",
 }

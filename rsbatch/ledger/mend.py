@@ -15,7 +15,7 @@ from typing import Any
 from rsbatch.ledger import records
 from rsbatch.ledger.records import UNDER_REPAIR, BadLine, Record, decode, encode, event_of, seconds_of
 from rsbatch.ledger.state import History, LedgerState
-from rsbatch.lifecycle import OUT, SUBMITTABLE, Event, State
+from rsbatch.lifecycle import OUT, Event, State
 from rsbatch.model import EXT
 from rsbatch.sidecar import Sidecar
 
@@ -180,7 +180,7 @@ class Rebuild:
             history = self.state.get(task, key) if (task, key) not in adopted else None
             whole = len({s.image for s in found}) == found[0].images
             taken = self.state.of_job(job_id) is not None
-            if whole and not taken and (history is None or history.state in SUBMITTABLE):
+            if whole and not taken and (history is None or history.submittable):
                 self.adopt(found)
                 adopted.add((task, key))
 

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from rsbatch.ledger.records import BadLine, decode, event_of, seconds_of
-from rsbatch.lifecycle import OUT, Event, IllegalTransition, State, advance
+from rsbatch.lifecycle import OUT, SUBMITTABLE, Event, IllegalTransition, State, advance
 from rsbatch.model import MOST_USD, SavedFile
 
 JOB_NOT_FOUND = "job_not_found"
@@ -73,6 +73,11 @@ class History:
     def out(self) -> bool:
         """True while a job exists whose image is not saved."""
         return self.state in OUT
+
+    @property
+    def submittable(self) -> bool:
+        """True where a run submits it again without being asked."""
+        return self.state in SUBMITTABLE
 
 
 @dataclass(slots=True)

@@ -48,6 +48,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._tls = tls
         self._keep = keep
         self._session: aiohttp.ClientSession | None = None
+        self._last: tuple[list[tuple[bytes, bytes]], CIMultiDict[str]] = [], CIMultiDict()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request; the extensions `timeout` (connect, read), `sni_hostname` and `trace` count."""
@@ -60,12 +61,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         timeout = request.extensions["timeout"]
         url = request.url
         place = f"{url.scheme}://{url.netloc.decode()}{url.raw_path.decode()}"
-        headers = CIMultiDict((name.decode(), value.decode("latin-1")) for name, value in request.headers.raw)
         with _translated():
             response = await self._session.request(
                 request.method,
                 URL(place, encoded=True),
-                headers=headers,
+                headers=self._headers_of(request),
                 data=body or None,
                 allow_redirects=False,
                 server_hostname=request.extensions.get("sni_hostname"),
@@ -76,6 +76,14 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             response.close()
             raise httpx.RemoteProtocolError("a transfer encoding that nobody asked for")
         return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
+
+    def _headers_of(self, request: httpx.Request) -> CIMultiDict[str]:
+        """Give a request's headers as aiohttp takes them; nearly always they are those of the one before."""
+        raw, headers = request.headers.raw, self._last[1]
+        if raw != self._last[0]:
+            headers = CIMultiDict((name.decode(), value.decode("latin-1")) for name, value in raw)
+            self._last = raw, headers
+        return headers
 
     async def aclose(self) -> None:
         """Close all connections."""
