@@ -116,9 +116,9 @@ def test_a_ledger_that_is_a_link_or_a_folder_is_refused(folder: Path) -> None:
     (folder / NAME).unlink()
     (folder / NAME).mkdir()
     for command in (open_ledger, read_ledger):
-        with pytest.raises(StoreError, match=r"directory|a folder"):
+        with pytest.raises(StoreError, match="it is a folder.* move it away"):
             command(folder)
-    with pytest.raises(StoreError, match="directory"), lock_ledger(folder / NAME):
+    with pytest.raises(StoreError, match="it is a folder; move it away"), lock_ledger(folder / NAME):
         pass
 
 
@@ -126,6 +126,10 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot open"):
         open_ledger(tmp_path / "file" / "out")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(StoreError, match=f"cannot open .*/{name}: it is no folder, or a link that leads nowhere"):
+            open_ledger(tmp_path / name)
 
 
 class Syncs:
