@@ -38,6 +38,11 @@ def test_round_trip(one: Sidecar) -> None:
     assert parse(dump(one)) == one
 
 
+@pytest.mark.parametrize(("service", "manifest", "is_its"), [("s", "m", True), ("s", "x", False), ("x", "m", False)])
+def test_whose_it_is(service: str, manifest: str, is_its: bool) -> None:
+    assert ONE.is_of(service, manifest) is is_its
+
+
 def test_its_form_is_frozen() -> None:
     value = json.loads(dump(ONE))
     assert list(value) == [
