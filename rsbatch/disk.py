@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -283,19 +284,34 @@ def sync_names(fs: FileSystem, folder: Path) -> None:
 
 
 def make_folders(fs: FileSystem, folder: Path) -> None:
-    """Make a folder and those above it where they are missing; raises OSError."""
+    """Make a folder and those above it where they are missing; raises OSError, as `check_folder` does."""
     try:
         fs.mkdir(folder)
     except FileNotFoundError:
         make_folders(fs, folder.parent)
         make_folders(fs, folder)
-    except OSError as exc:  # it is there, or an error that looking at it tells as well
-        if _is_folder(fs, folder):
-            return
-        if isinstance(exc, FileExistsError):
-            why = "it is no folder, or a link that leads nowhere; move it away"
+    except FileExistsError:
+        check_folder(fs, folder)
+    except OSError:  # such as EROFS, where it is there all the same
+        if not _is_folder(fs, folder):
+            raise
+
+
+def check_folder(fs: FileSystem, folder: Path) -> None:
+    """Raise OSError, with what to do, where something else than a folder stands at `folder`.
+
+    A link that leads nowhere may lead to a disk that is not mounted, and with it to a ledger. Who made a new folder
+    in its place would buy everything once more.
+    """
+    try:
+        status = fs.stat(folder)
+    except FileNotFoundError:
+        if exists(fs, folder):
+            why = "it leads to a place that is not there; mount or restore that, for what was bought is recorded in it"
             raise NotADirectoryError(errno.ENOTDIR, why, str(folder)) from None
-        raise
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is no folder; move it away", str(folder))
 
 
 def release(fs: FileSystem, fd: int) -> None:
@@ -336,7 +352,7 @@ def remove(fs: FileSystem, path: Path) -> None:
 
 def _is_folder(fs: FileSystem, folder: Path) -> bool:
     try:
-        return (fs.stat(folder).st_mode & 0o170000) == 0o040000
+        return stat.S_ISDIR(fs.stat(folder).st_mode)
     except OSError:
         return False
 

@@ -25,6 +25,7 @@ from typing import BinaryIO
 from rsbatch.disk import (
     REAL,
     FileSystem,
+    check_folder,
     exists,
     make_folders,
     read_at,
@@ -211,12 +212,22 @@ def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> Ledg
             file.seek(0)
             replayed = _replay(file, path, LargeState(Lines(path, fs)) if size >= large else LedgerState())
     except FileNotFoundError:
+        _check_way(fs, path)
         return LedgerState()
     except OSError as exc:
         raise _store_error("read", path, exc) from exc
     if rescued is not None:
         merge(replayed.state, rescued, replayed.end)
     return replayed.state
+
+
+def _check_way(fs: FileSystem, path: Path) -> None:
+    """Raise StoreError where a ledger is not found because a folder above it is a link that leads nowhere."""
+    try:
+        for folder in path.parents:
+            check_folder(fs, folder)
+    except OSError as exc:
+        raise _store_error("read", path, exc) from exc
 
 
 def _replay(file: BinaryIO, path: Path, state: LedgerState) -> Replayed:

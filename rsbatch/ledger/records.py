@@ -31,6 +31,7 @@ _CRC = re.compile(rb'^,"crc":"([0-9a-f]{8})"}$')
 _CRC_LENGTH = len(b',"crc":"00000000"}')
 _to_json = msgspec.json.Encoder().encode
 _LEAST, _LONG, _FLAT = 400, 4000, 100
+"""Bytes of what may be too deep and of what may have too long a number, and brackets of what surely is not too deep."""
 
 
 class Record(NamedTuple):
@@ -58,7 +59,7 @@ def encode(record: Record, *, seq: int, ts: float, run: str) -> tuple[bytes, dic
         body = _to_json(value)[:-1]  # in half of pydantic_core's time
         if "request" in record.fields and _may_be_unreadable(body):  # all other fields are flat, and ours
             from_json(body + b"}")
-    except (ValueError, RecursionError) as exc:
+    except (ValueError, TypeError, RecursionError) as exc:
         raise BadLine(f"cannot be recorded: {exc}") from None
     return b'%s,"crc":"%08x"}\n' % (body, crc32(body)), value
 
@@ -99,7 +100,8 @@ def timestamp(seconds: float) -> str:
 @lru_cache(maxsize=8)
 def _millisecond(whole: int) -> str:
     """Write a millisecond; a run that is busy asks for the same one dozens of times."""
-    return datetime.fromtimestamp(whole / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, millis = divmod(whole, 1000)
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", f".{millis:03d}Z")
 
 
 def seconds_of(ts: str) -> float:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +126,22 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot open"):
         open_ledger(tmp_path / "file" / "out")
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("file", "link"):
-        with pytest.raises(StoreError, match=f"cannot open .*/{name}: it is no folder, or a link that leads nowhere"):
-            open_ledger(tmp_path / name)
+    with pytest.raises(StoreError, match=r"cannot open .*/file: it is no folder; move it away"):
+        open_ledger(tmp_path / "file")
+
+
+@pytest.mark.parametrize("place", ["link", "link/deeper/out"])
+@pytest.mark.parametrize("command", [open_ledger, read_ledger])
+def test_a_link_that_leads_nowhere_is_no_place_for_a_new_ledger(
+    tmp_path: Path, place: str, command: Callable[[Path], object]
+) -> None:
+    disk = tmp_path / "disk"
+    (tmp_path / "link").symlink_to(disk)
+    with pytest.raises(StoreError, match=r"/link: it leads to a place that is not there; mount or restore that"):
+        command(tmp_path / place)
+    assert not disk.exists()
+    disk.mkdir()
+    command(tmp_path / place)
 
 
 class Syncs:
