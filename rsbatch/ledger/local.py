@@ -44,6 +44,7 @@ from rsbatch.ledger.state import LedgerState
 from rsbatch.progress.work import reading
 
 NAME = "ledger.jsonl"
+_NO_FILE = "it is a folder, a pipe or a device, not a file; move it away"
 TORN = "ledger.jsonl.torn"
 RESCUE = "ledger.jsonl.rescue"
 MERGED = "ledger.jsonl.rescue.merged"
@@ -379,7 +380,7 @@ def _open(fs: FileSystem, path: Path, flags: int) -> int:
     fd = fs.open(path, flags | _ALWAYS, 0o600)
     try:
         if not stat.S_ISREG(fs.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file; move it away", str(path))
+            raise OSError(errno.EINVAL, _NO_FILE, str(path))
     except BaseException:
         release(fs, fd)
         raise
@@ -517,5 +518,5 @@ def _store_error(verb: str, path: Path, exc: OSError) -> StoreError:
 
 _WHY = dict.fromkeys(_FULL, "the disk is full") | {
     errno.ELOOP: "it is a symbolic link, which is not followed; put the file itself in its place",
-    errno.EISDIR: "it is a folder; move it away",
+    errno.EISDIR: _NO_FILE,
 }

@@ -116,9 +116,9 @@ def test_a_ledger_that_is_a_link_or_a_folder_is_refused(folder: Path) -> None:
     (folder / NAME).unlink()
     (folder / NAME).mkdir()
     for command in (open_ledger, read_ledger):
-        with pytest.raises(StoreError, match=r"it is a folder.* move it away"):
+        with pytest.raises(StoreError, match="it is a folder, a pipe or a device"):
             command(folder)
-    with pytest.raises(StoreError, match="it is a folder; move it away"), lock_ledger(folder / NAME):
+    with pytest.raises(StoreError, match="it is a folder, a pipe or a device"), lock_ledger(folder / NAME):
         pass
 
 
