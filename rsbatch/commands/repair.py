@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     sidecars = list(find_sidecars(project.folder))
     lost = bool(sidecars) or ledger_is_lost(project.folder)
     if not os.path.lexists(path) and not lost:
+        project.read_state()  # it raises where the folder is out of reach
         say(f"there is no ledger in {project.folder} and no image of rsbatch: nothing to repair")
         return 0
     with lock_ledger(path) as fd:

@@ -355,6 +355,17 @@ def test_repair_needs_to_see_the_folder(output: Path, capsys: pytest.CaptureFixt
     assert f"cannot look into {output}: Not a directory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "status", "verify", "repair", "report"])
+def test_a_folder_on_a_disk_that_is_not_mounted_is_not_an_empty_one(
+    output: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = output.rename(output.with_name("away"))
+    output.symlink_to(output.with_name("mounted"))
+    assert simulated(command) == 4
+    assert f"{output}: it leads to a place that is not there" in capsys.readouterr().err
+    assert {*output.parent.iterdir()} == {output, away}
+
+
 def test_repair_is_for_the_manifests_own_ledger_and_a_manifest_that_is_right(output: Path) -> None:
     before = _damage(output)
     Path("m.yaml").write_text("name: another\noutput: {dir: outputs/m}\n" + MANIFEST)
