@@ -78,7 +78,7 @@ def dump(sidecar: Sidecar) -> bytes:
 def parse(data: bytes) -> Sidecar | None:
     """Read a sidecar back; None for anything that is not one of ours."""
     try:
-        value = from_json(data, allow_inf_nan=False)
+        value = from_json(data)
         if not isinstance(value, dict) or value.get("sidecar") != VERSION:
             return None
         usd = None if value["usd"] is None else Decimal(value["usd"])
