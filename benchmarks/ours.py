@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import anyio
+import anyio._backends._asyncio
+import PIL.PngImagePlugin
 
 import rsbatch.runner
 import rsbatch.storage.local
@@ -14,7 +16,7 @@ from rsbatch.asking import FixedInterval
 from rsbatch.net import fetch, service
 from rsbatch.session import Options, open_project, run
 
-_LOADED = rsbatch.runner, rsbatch.storage.local, fetch, service
+_LOADED = anyio._backends._asyncio, PIL.PngImagePlugin, rsbatch.runner, rsbatch.storage.local, fetch, service
 """Imported before the clock runs, as the peers' libraries are."""
 
 
