@@ -11,7 +11,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
-from functools import lru_cache, partial
 from math import ceil
 from typing import Protocol, TypeVar
 from urllib.parse import quote
@@ -29,8 +28,6 @@ Outcome = TypeVar("Outcome", wire.SubmitOutcome, wire.QueryOutcome)
 SUBMIT_SECONDS = 120.0
 QUERY_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
-_WORD = 40
-"""Characters; a job's state, which comes with every answer, is one of few short words."""
 _STEP = 5.0
 """Seconds; a stop of the process counts as no more."""
 MAX_OPEN_SUBMITS = 32
@@ -64,8 +61,7 @@ class Service(Protocol):
 class HttpService:
     """RouteScope over HTTPS. Use as an async context manager.
 
-    `max_answer` bounds a query's answer in bytes (it may hold images in base64). `transport` replaces the network;
-    a request comes to it without Host and Content-Length.
+    `max_answer` bounds a query's answer in bytes (it may hold images in base64). `transport` replaces the network.
     """
 
     def __init__(
@@ -86,8 +82,6 @@ class HttpService:
         self._clock = clock
         self._max_answer = max_answer
         self._secrets = _forms(key)
-        self._clean = partial(redact, secrets=self._secrets)
-        self._clean_word = lru_cache(maxsize=64)(self._clean)
         url = httpx.URL(base_url.rstrip("/"))
         # Submissions go on fresh connections: on a reused one that the server just dropped, nobody can tell
         # whether the request arrived. With fresh ones that doubt does not arise.
@@ -146,7 +140,7 @@ class HttpService:
     def _redacted(self, outcome: Outcome) -> Outcome:
         """Take secrets out of all texts for people: they go to the ledger and to the terminal."""
         texts = {
-            field.name: (self._clean if len(value) > _WORD else self._clean_word)(value)
+            field.name: redact(value, self._secrets)
             for field in fields(outcome)
             if isinstance(value := getattr(outcome, field.name), str) and field.name != "job_id"
         }
@@ -179,10 +173,9 @@ class _Endpoint:
             "POST",
             self._url,
             headers=self._headers,
-            stream=httpx.ByteStream(body),  # with `content`, httpx takes 20 µs to add what aiohttp adds in any case
+            content=body,
             extensions={"timeout": self._timeout, "trace": exchange.trace},
         )
-        request.read()  # what it is made of, for who looks at `content`
         exchange.begun = True  # until the transport tells that it is still connecting; not every one does
         response = await self._transport.handle_async_request(request)
         try:

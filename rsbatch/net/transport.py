@@ -1,9 +1,8 @@
 """httpx's transport over aiohttp: a third of the CPU time of httpx's own (docs/performance.md).
 
 Rule: what is asked for goes out byte for byte (a URL's signature is of its bytes), and nothing of aiohttp's goes along:
-no cookies, no headers of its own (but Host and Content-Length, where there are none), no decoding, no redirects, no
-environment, no retries. What it raises becomes httpx's errors, without URLs, and it tells `trace` of its steps as
-httpcore does: while it connects nothing was sent.
+no cookies, no headers of its own, no decoding, no redirects, no environment, no retries. What it raises becomes
+httpx's errors, without URLs, and it tells `trace` of its steps as httpcore does: while it connects nothing was sent.
 """
 
 from __future__ import annotations
@@ -49,7 +48,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._tls = tls
         self._keep = keep
         self._session: aiohttp.ClientSession | None = None
-        self._last: tuple[list[tuple[bytes, bytes]], CIMultiDict[str]] = [], CIMultiDict()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request; the extensions `timeout` (connect, read), `sni_hostname` and `trace` count."""
@@ -62,11 +60,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         timeout = request.extensions["timeout"]
         url = request.url
         place = f"{url.scheme}://{url.netloc.decode()}{url.raw_path.decode()}"
+        headers = CIMultiDict((name.decode(), value.decode("latin-1")) for name, value in request.headers.raw)
         with _translated():
             response = await self._session.request(
                 request.method,
                 URL(place, encoded=True),
-                headers=self._headers_of(request),
+                headers=headers,
                 data=body or None,
                 allow_redirects=False,
                 server_hostname=request.extensions.get("sni_hostname"),
@@ -77,14 +76,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             response.close()
             raise httpx.RemoteProtocolError("a transfer encoding that nobody asked for")
         return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
-
-    def _headers_of(self, request: httpx.Request) -> CIMultiDict[str]:
-        """Give a request's headers as aiohttp takes them; nearly always they are those of the one before."""
-        raw, headers = request.headers.raw, self._last[1]
-        if raw != self._last[0]:
-            headers = CIMultiDict((name.decode(), value.decode("latin-1")) for name, value in raw)
-            self._last = raw, headers
-        return headers
 
     async def aclose(self) -> None:
         """Close all connections."""
