@@ -6,6 +6,7 @@ Rule: reads only, and one task at a time.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -65,5 +66,5 @@ def file_sizes(project: Project, files: Sequence[SavedFile]) -> list[int | None]
         except OSError:
             sizes.append(-1)
         else:
-            sizes.append(status.st_size if (status.st_mode & 0o170000) == 0o100000 else -1)
+            sizes.append(status.st_size if stat.S_ISREG(status.st_mode) else -1)
     return sizes

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from pydantic_core import to_json
-
 from rsbatch import sidecar
 from rsbatch.errors import StoreError
 from rsbatch.ledger.local import NAME
+from rsbatch.ledger.records import to_json
 from rsbatch.ledger.state import LedgerState
 from rsbatch.model import EXT
 from rsbatch.sidecar import Sidecar

@@ -29,7 +29,8 @@ How = Literal["attached", "not_sent", "resubmit"]
 
 _CRC = re.compile(rb'^,"crc":"([0-9a-f]{8})"}$')
 _CRC_LENGTH = len(b',"crc":"00000000"}')
-_to_json = msgspec.json.Encoder().encode
+to_json = msgspec.json.Encoder().encode
+"""Gives a value as a ledger's line has it."""
 _LEAST, _LONG, _FLAT = 400, 4000, 100
 """Bytes of what may be too deep and of what may have too long a number, and brackets of what surely is not too deep."""
 
@@ -56,7 +57,7 @@ def encode(record: Record, *, seq: int, ts: float, run: str) -> tuple[bytes, dic
     whose = {"task": record.task, "key": record.key} if record.task else {}
     value = {"v": VERSION, "seq": seq, "ts": timestamp(ts), "run": run, "type": record.type, **whose, **record.fields}
     try:
-        body = _to_json(value)[:-1]  # in half of pydantic_core's time
+        body = to_json(value)[:-1]  # in half of pydantic_core's time
         if "request" in record.fields and _may_be_unreadable(body):  # all other fields are flat, and ours
             from_json(body + b"}")
     except (ValueError, TypeError, RecursionError) as exc:
