@@ -91,7 +91,7 @@ async def one(
         if answer["status"] == "DONE":
             break
     await ledger.write(type="generated", task=name, job_id=job)
-    async with session.get(answer["data"][0]["url"], headers={"Connection": "close"}) as response:
+    async with session.get(answer["data"][0]["url"]) as response:
         data = await response.read()
     part = Path(f".{name}.part")
     sha256, size = await asyncio.to_thread(keep_part, part, data)

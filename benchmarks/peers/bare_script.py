@@ -80,7 +80,7 @@ def main(tasks: Path, url: str) -> None:
             while answer["status"] != "DONE":
                 answer = orjson.loads(caller.ask(caller.kept, POST + b"query", query))
             write("generated", task=name, job_id=job)
-            image = caller.anew(b"GET " + answer["data"][0]["url"].removeprefix(url).encode())
+            image = caller.ask(caller.kept, b"GET " + answer["data"][0]["url"].removeprefix(url).encode(), b"")
             prove_pixels(image)
             file = {"path": f"{name}.png", "bytes": len(image), "sha256": hashlib.sha256(image).hexdigest()}
             part = Path(f".{name}.part")

@@ -201,8 +201,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     """Resolves, checks, and connects to what was checked; everything else is the inner transport's.
 
     Raises `AddressRefused`, `httpx.ConnectError` if the name is not found, and what `inner` raises. `inner`
-    must not keep connections alive: its pool knows them by address, and would use one whose certificate was
-    checked for another name.
+    must know the connections that it keeps by the name for TLS, too: by address alone it would use one whose
+    certificate was checked for another name.
     """
 
     def __init__(self, inner: httpx.AsyncBaseTransport, policy: Policy, resolve: Resolve = resolve_host) -> None:

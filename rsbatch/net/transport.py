@@ -1,8 +1,9 @@
 """httpx's transport over aiohttp: a third of the CPU time of httpx's own (docs/performance.md).
 
 Rule: what is asked for goes out byte for byte (a URL's signature is of its bytes), and nothing of aiohttp's goes along:
-no cookies, no headers of its own, no decoding, no redirects, no environment, no retries. What it raises becomes
-httpx's errors, without URLs, and it tells `trace` of its steps as httpcore does: while it connects nothing was sent.
+no cookies, no headers of its own, no decoding, no redirects, no environment, no retries (but of a GET over a kept
+connection that turns out to be closed). What it raises becomes httpx's errors, without URLs, and it tells `trace` of
+its steps as httpcore does: while it connects nothing was sent.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from anyio.abc import SocketStream
 
 from rsbatch.clock import SystemClock
 from rsbatch.net.fetch import FetchError, FetchKind, HttpFetcher, guarded_transport
@@ -28,7 +29,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")
     key, file = folder / "key.pem", folder / "cert.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    names = ["-subj", "/CN=img.example", "-addext", "subjectAltName=DNS:img.example,DNS:localhost"]
+    names = ["-subj", "/CN=img.example", "-addext", "subjectAltName=DNS:img.example,DNS:two.example,DNS:localhost"]
     subprocess.run(
         [*command, *names, "-keyout", str(key), "-out", str(file)],
         check=True,
@@ -67,6 +68,31 @@ async def test_the_certificate_is_checked_for_the_name(serve, send, certificate,
             assert names == [None if host == "127.0.0.1" else host]
             assert server.heads == []
     await fetcher.aclose()
+
+
+async def test_a_kept_connection_is_for_its_name_alone(serve, certificate) -> None:
+    """Many hosts share an address, and the certificate was checked for one of them."""
+
+    async def answer(stream: SocketStream, head: bytes) -> None:
+        for _ in range(2):
+            await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await stream.receive()
+
+    file, key = certificate
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(file, key)
+    names: list[str | None] = []
+    theirs.sni_callback = lambda _object, name, _context: names.append(name)
+    ours = ssl.create_default_context(cafile=file)
+    fetcher = HttpFetcher(guarded_transport(Policy(loopback=True), ours, everything_is_here))
+    async with serve(answer, tls=theirs) as server:
+        for host in ("img.example", "img.example", "two.example"):
+            assert await fetcher.fetch(f"https://{host}:{server.port}/", nowhere, max_bytes=1000) == 2
+        with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+            await fetcher.fetch(f"https://other.example:{server.port}/", nowhere, max_bytes=1000)
+    await fetcher.aclose()
+    assert names == ["img.example", "two.example", "other.example"]
+    assert len(server.heads) == 2
 
 
 async def test_no_certificate_is_taken_from_the_environment(
