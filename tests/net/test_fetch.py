@@ -431,7 +431,7 @@ async def test_images_of_one_host_come_over_one_connection(serve) -> None:
     async def thrice(stream: SocketStream, head: bytes) -> None:
         for body in (b"one", b"two", b"three"):
             await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-            head = await stream.receive()
+            await stream.receive()
 
     async with serve(thrice) as server:
         fetcher = HttpFetcher(guarded_transport(LOCAL))
