@@ -2,22 +2,28 @@
 
 Rule: what is asked for goes out byte for byte (a URL's signature is of its bytes), and nothing of aiohttp's goes along:
 no cookies, no headers of its own, no decoding, no redirects, no environment, no retries (but of a GET over a kept
-connection that turns out to be closed). What it raises becomes httpx's errors, without URLs, and it tells `trace` of
-its steps as httpcore does: while it connects nothing was sent.
+connection that turns out to be closed). An answer is to the request before it: a kept connection on which anything came
+that nobody had asked for is not used again. What aiohttp raises becomes httpx's errors, without URLs, and it tells
+`trace` of its steps as httpcore does: while it connects nothing was sent.
 """
 
 from __future__ import annotations
 
 import re
+import select
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import aiohttp
 import httpx
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace as Steps
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -87,7 +93,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         steps = aiohttp.TraceConfig()
         steps.on_connection_create_end.append(_connected)
         steps.on_connection_reuseconn.append(_connected)
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._tls, force_close=not self._keep)
+        connector = _Connector(limit=0, ssl=self._tls, force_close=not self._keep)
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -98,6 +104,44 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             max_field_size=_HEADER_MOST,
             trace_configs=[steps],
         )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Takes no connection from its pool on which something came meanwhile.
+
+    aiohttp would take that for the answer to the next request, and each answer from then on for the one after it: a
+    job would be given the state or the image of another. (httpcore and urllib3 look for it, too.)
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._known: WeakSet[ResponseHandler] = WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Steps],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # the name is aiohttp's
+    ) -> Connection:
+        """Give a kept connection that was silent, or a new one, which may speak first: a host that is full does."""
+        while True:  # each turn takes one out of the pool
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or protocol not in self._known or not _spoke(protocol):
+                break
+            connection.close()
+        if protocol is not None:
+            self._known.add(protocol)
+        return connection
+
+
+def _spoke(protocol: ResponseHandler) -> bool:
+    """Tell if something came that nobody has read, in the protocol or still in the socket; its end counts, too."""
+    if protocol.should_close or protocol.transport is None:
+        return True
+    waiting = select.poll()
+    waiting.register(protocol.transport.get_extra_info("socket"), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 async def _connected(_session: object, context: SimpleNamespace, _params: object) -> None:

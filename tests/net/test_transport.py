@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import httpx
 import pytest
-from anyio.abc import SocketStream
+from anyio.abc import SocketAttribute, SocketStream
 
 from rsbatch.net.transport import AiohttpTransport
 from tests.net.conftest import Serve
@@ -72,6 +75,39 @@ async def test_a_connection_is_kept_where_that_is_asked_for(serve: Serve) -> Non
                 assert (await ask(transport, server.url))[1] == b"ok"
             await transport.aclose()
         assert len(server.heads) == connections
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["in-the-socket", "read-already"])
+@pytest.mark.parametrize(
+    "more", [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstale", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nst"]
+)
+async def test_what_came_unasked_is_no_answer(
+    transport: AiohttpTransport, serve: Serve, more: bytes, read: bool
+) -> None:
+    """It would be that of another job, and so would be each after it."""
+    answered, sent = anyio.Event(), anyio.Event()
+
+    async def answer(stream: SocketStream, head: bytes) -> None:
+        for turn in range(3):
+            name = head.split()[1]
+            await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(name), name))
+            if turn == 0 and name == b"/a":
+                await answered.wait()
+                # At once, so that it is still in the socket when the next request is made.
+                os.write(stream.extra(SocketAttribute.raw_socket).fileno(), more)
+                sent.set()
+            head = await stream.receive()
+
+    async with serve(answer) as server:
+        assert (await ask(transport, f"{server.url}/a"))[1] == b"/a"
+        answered.set()
+        await sent.wait()
+        for _ in range(20 if read else 0):  # turns of the loop, each of which reads what has come
+            await anyio.lowlevel.checkpoint()
+        for name in (b"/b", b"/c"):
+            assert (await ask(transport, server.url + name.decode()))[1] == name
+        await transport.aclose()
+    assert len(server.heads) == 2
 
 
 @pytest.mark.parametrize(
