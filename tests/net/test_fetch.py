@@ -426,7 +426,7 @@ async def test_connections_are_given_back_after_every_kind_of_end(serve, send) -
 
 
 async def test_images_of_one_host_come_over_one_connection(serve) -> None:
-    """A new one costs a tenth of a task's CPU time, and with TLS two round trips."""
+    """A new one costs CPU time, and with TLS two round trips."""
 
     async def thrice(stream: SocketStream, head: bytes) -> None:
         for body in (b"one", b"two", b"three"):

@@ -38,6 +38,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return file, key
 
 
+def listener(file: Path, key: Path) -> tuple[ssl.SSLContext, list[str | None]]:
+    """Give a server's side of TLS, and the names that it is asked for."""
+    names: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key)
+    context.sni_callback = lambda _object, name, _context: names.append(name)
+    return context, names
+
+
 async def everything_is_here(host: str, port: int) -> Sequence[str]:
     return ["127.0.0.1"]
 
@@ -49,10 +58,7 @@ async def nowhere(piece: bytes) -> None:
 @pytest.mark.parametrize("host", ["img.example", "IMG.example.", "other.example", "127.0.0.1"])
 async def test_the_certificate_is_checked_for_the_name(serve, send, certificate, host: str) -> None:
     file, key = certificate
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(file, key)
-    names: list[str | None] = []
-    theirs.sni_callback = lambda _object, name, _context: names.append(name)
+    theirs, names = listener(file, key)
     ours = ssl.create_default_context(cafile=file)
     transport = guarded_transport(Policy(loopback=True), ours, everything_is_here)
     fetcher = HttpFetcher(transport)
@@ -79,10 +85,7 @@ async def test_a_kept_connection_is_for_its_name_alone(serve, certificate) -> No
             await stream.receive()
 
     file, key = certificate
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(file, key)
-    names: list[str | None] = []
-    theirs.sni_callback = lambda _object, name, _context: names.append(name)
+    theirs, names = listener(file, key)
     ours = ssl.create_default_context(cafile=file)
     fetcher = HttpFetcher(guarded_transport(Policy(loopback=True), ours, everything_is_here))
     async with serve(answer, tls=theirs) as server:
@@ -100,8 +103,7 @@ async def test_no_certificate_is_taken_from_the_environment(
 ) -> None:
     """A variable that somebody else has set must not decide who gets the key."""
     file, key = certificate
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(file, key)
+    theirs, _ = listener(file, key)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     tls_context.cache_clear()
     fetcher = HttpFetcher(guarded_transport(Policy(loopback=True), resolve=everything_is_here))
