@@ -33,8 +33,6 @@ _BATCH = 256
 """Tasks judged between two looks at the rest of the run."""
 REFRESH_SECONDS = 1.0
 """How often progress is shown at least."""
-_SHOWN_FOR = 0.1
-"""Seconds that what was shown stands at least: a run of many slots has news hundreds of times a second."""
 
 
 class Runner:
@@ -49,7 +47,6 @@ class Runner:
         self._terms = Terms(plan.selection, plan.rules.in_doubt)
         self._signal: int | None = None
         self._grace_until: float | None = None
-        self._show_at = float("-inf")
 
     async def run(self, signals: AsyncIterator[int] | None = None) -> Result:
         """Do all that this run may do and say how it ended; `signals` yields the numbers of signals as they come.
@@ -154,9 +151,7 @@ class Runner:
                 case StartDownload(job):
                     group.start_soon(self._harvester.download, job)
                 case Idle(until):
-                    if now >= self._show_at:
-                        self._show(now)
-                        self._show_at = now + _SHOWN_FOR
+                    self._show(now)
                     await self._wait(until, now)
         self._show(anyio.current_time())
 
