@@ -1,9 +1,9 @@
 """httpx's transport over aiohttp: a third of the CPU time of httpx's own (docs/performance.md).
 
 Rule: what is asked for goes out byte for byte (a URL's signature is of its bytes), and nothing of aiohttp's goes along:
-no cookies, no headers of its own, no decoding, no redirects, no environment, no retries (but of a GET over a kept
-connection that turns out to be closed). An answer is to the request before it: a kept connection on which anything came
-that nobody had asked for is not used again. What aiohttp raises becomes httpx's errors, without URLs, and it tells
+no cookies, no headers of its own, no decoding, no redirects, no environment, no retries (but one of a GET whose
+connection was closed before it was answered). An answer is to the request before it: a kept connection on which one
+came that nobody had asked for is not used again. What aiohttp raises becomes httpx's errors, without URLs, and it tells
 `trace` of its steps as httpcore does: while it connects nothing was sent.
 """
 
@@ -107,10 +107,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Takes no connection from its pool on which something came meanwhile.
+    """Takes no connection from its pool on which an answer came meanwhile.
 
     aiohttp would take that for the answer to the next request, and each answer from then on for the one after it: a
-    job would be given the state or the image of another. (httpcore and urllib3 look for it, too.)
+    job would be given the state or the image of another. (httpcore and urllib3 look for it, too.) Not seen is half a
+    head that was read already: aiohttp's parser has it, and tells nobody.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -136,7 +137,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _spoke(protocol: ResponseHandler) -> bool:
-    """Tell if something came that nobody has read, in the protocol or still in the socket; its end counts, too."""
+    """Tell if an answer was read that nobody took, or anything is in the socket; the connection's end counts, too."""
     if protocol.should_close or protocol.transport is None:
         return True
     waiting = select.poll()
