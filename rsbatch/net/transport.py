@@ -2,9 +2,9 @@
 
 Rule: what is asked for goes out byte for byte (a URL's signature is of its bytes), and nothing of aiohttp's goes along:
 no cookies, no headers of its own, no decoding, no redirects, no environment, no retries (but one of a GET whose
-connection was closed before it was answered). An answer is to the request before it: a kept connection on which one
-came that nobody had asked for is not used again. What aiohttp raises becomes httpx's errors, without URLs, and it tells
-`trace` of its steps as httpcore does: while it connects nothing was sent.
+connection was closed before it was answered; that one goes over a new connection). An answer is to the request before
+it: a kept connection on which one came that nobody had asked for is not used again. What aiohttp raises becomes httpx's
+errors, without URLs, and it tells `trace` of its steps as httpcore does: while it connects nothing was sent.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import select
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,8 @@ _BUFFER = 256 * 1024
 """Bytes that are read ahead at most, twice: what asyncio reads from a socket at once."""
 _HEADER_MOST = 64 * 1024
 """Bytes of one header: signed URLs in `Location` are longer than aiohttp's own 8 KB."""
+_asks_again: ContextVar[bool] = ContextVar("_asks_again")
+"""Whether the request of this task has had a connection before."""
 _OWN_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """What aiohttp would add."""
 
@@ -68,6 +71,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         url = request.url
         place = f"{url.scheme}://{url.netloc.decode()}{url.raw_path.decode()}"
         headers = CIMultiDict((name.decode(), value.decode("latin-1")) for name, value in request.headers.raw)
+        _asks_again.set(False)
         with _translated():
             response = await self._session.request(
                 request.method,
@@ -124,13 +128,17 @@ class _Connector(aiohttp.TCPConnector):
         traces: list[Steps],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # the name is aiohttp's
     ) -> Connection:
-        """Give a kept connection that was silent, or a new one, which may speak first: a host that is full does."""
+        """Give a kept connection that was silent, or a new one, which may speak first: a host that is full does.
+
+        A request whose kept connection was closed gets a new one: a host that closed one is likely to close them all.
+        """
         while True:  # each turn takes one out of the pool
             connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
-            if protocol is None or protocol not in self._known or not _spoke(protocol):
+            if protocol is None or protocol not in self._known or not (_asks_again.get() or _spoke(protocol)):
                 break
             connection.close()
+        _asks_again.set(True)
         if protocol is not None:
             self._known.add(protocol)
         return connection

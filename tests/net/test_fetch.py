@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 import httpx
@@ -459,6 +460,29 @@ async def test_a_kept_connection_that_was_dropped_costs_no_attempt(serve) -> Non
             assert await fetcher.fetch(f"{server.url}/{name}", Download(), max_bytes=MIB) == 2
         await fetcher.aclose()
     assert [head.split()[1] for head in server.heads] == [b"/first", b"/second"]
+
+
+async def test_many_kept_connections_that_were_dropped_cost_no_attempt(serve) -> None:
+    """A host that closes one closes the others, too: what is asked for again goes over none of them."""
+    both = [anyio.Event(), anyio.Event()]
+
+    async def once(stream: SocketStream, head: bytes) -> None:
+        name = head.split()[1]
+        if name in (b"/0", b"/1"):
+            both[int(name[1:])].set()
+            for event in both:
+                await event.wait()
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await stream.receive()  # this host has no answer for a second request
+
+    async with serve(once) as server:
+        fetcher = HttpFetcher(guarded_transport(LOCAL))
+        async with anyio.create_task_group() as group:
+            for name in ("0", "1"):
+                group.start_soon(partial(fetcher.fetch, f"{server.url}/{name}", Download(), max_bytes=MIB))
+        assert await fetcher.fetch(f"{server.url}/third", Download(), max_bytes=MIB) == 2
+        await fetcher.aclose()
+    assert len(server.heads) == 3
 
 
 async def test_an_answer_that_was_not_read_to_its_end_is_no_part_of_the_next(serve) -> None:
