@@ -15,8 +15,8 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
 
@@ -35,8 +35,6 @@ _BUFFER = 256 * 1024
 """Bytes that are read ahead at most, twice: what asyncio reads from a socket at once."""
 _HEADER_MOST = 64 * 1024
 """Bytes of one header: signed URLs in `Location` are longer than aiohttp's own 8 KB."""
-_asks_again: ContextVar[bool] = ContextVar("_asks_again")
-"""Whether the request of this task has had a connection before."""
 _OWN_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """What aiohttp would add."""
 
@@ -71,7 +69,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         url = request.url
         place = f"{url.scheme}://{url.netloc.decode()}{url.raw_path.decode()}"
         headers = CIMultiDict((name.decode(), value.decode("latin-1")) for name, value in request.headers.raw)
-        _asks_again.set(False)
+        _asked.set(_Asked(trace))
         with _translated():
             response = await self._session.request(
                 request.method,
@@ -80,7 +78,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 data=body or None,
                 allow_redirects=False,
                 server_hostname=request.extensions.get("sni_hostname"),
-                trace_request_ctx=trace,
                 timeout=aiohttp.ClientTimeout(sock_connect=timeout["connect"], sock_read=timeout["read"]),
             )
         if response.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":  # aiohttp would not tell
@@ -94,20 +91,27 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             await self._session.close()
 
     def _open(self) -> aiohttp.ClientSession:
-        steps = aiohttp.TraceConfig()
-        steps.on_connection_create_end.append(_connected)
-        steps.on_connection_reuseconn.append(_connected)
-        connector = _Connector(limit=0, ssl=self._tls, force_close=not self._keep)
         return aiohttp.ClientSession(
-            connector=connector,
+            connector=_Connector(limit=0, ssl=self._tls, force_close=not self._keep),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_OWN_HEADERS,
             read_bufsize=_BUFFER,
             max_line_size=_HEADER_MOST,
             max_field_size=_HEADER_MOST,
-            trace_configs=[steps],
         )
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request on its way; `connected` once it has had a connection."""
+
+    trace: Trace | None
+    connected: bool = False
+
+
+_asked: ContextVar[_Asked] = ContextVar("_asked")
+"""That of this task: aiohttp's own way to hand it on, `TraceConfig`, tells of ten more steps, which costs CPU."""
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -132,15 +136,18 @@ class _Connector(aiohttp.TCPConnector):
 
         A request whose kept connection was closed gets a new one: a host that closed one is likely to close them all.
         """
+        asked = _asked.get()
         while True:  # each turn takes one out of the pool
             connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
-            if protocol is None or protocol not in self._known or not (_asks_again.get() or _spoke(protocol)):
+            if protocol is None or protocol not in self._known or not (asked.connected or _spoke(protocol)):
                 break
             connection.close()
-        _asks_again.set(True)
         if protocol is not None:
             self._known.add(protocol)
+        asked.connected = True
+        if asked.trace is not None:  # from here on the request may be on its way
+            await asked.trace("http11.send_request_headers.started", {})
         return connection
 
 
@@ -151,12 +158,6 @@ def _spoke(protocol: ResponseHandler) -> bool:
     waiting = select.poll()
     waiting.register(protocol.transport.get_extra_info("socket"), select.POLLIN)
     return bool(waiting.poll(0))
-
-
-async def _connected(_session: object, context: SimpleNamespace, _params: object) -> None:
-    trace: Trace | None = context.trace_request_ctx
-    if trace is not None:  # from here on the request may be on its way
-        await trace("http11.send_request_headers.started", {})
 
 
 class _Body(httpx.AsyncByteStream):
