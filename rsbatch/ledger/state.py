@@ -244,7 +244,9 @@ class LedgerState:
         except (KeyError, TypeError, ValueError, ArithmeticError) as exc:
             if isinstance(exc, BadLine):
                 raise
-            raise BadLine(f"a {value['type']} record without a usable {exc}") from None
+            field = str(exc.args[0]) if exc.args else ""  # where it names one: what Python says is for nobody else
+            what = f"without a usable {field}" if field.isidentifier() else "with a value that cannot be used"
+            raise BadLine(f"a {value['type']} record {what}") from None
         self.seq = seq
 
     def _apply(self, value: Mapping[str, Any]) -> None:
