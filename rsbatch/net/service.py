@@ -135,16 +135,18 @@ class HttpService:
         body = answer.body
         for form in self._secrets:
             body = body.replace(form.encode(), b"(key)")
-        return replace(answer, body=body)
+        return answer if body == answer.body else replace(answer, body=body)
 
     def _redacted(self, outcome: Outcome) -> Outcome:
         """Take secrets out of all texts for people: they go to the ledger and to the terminal."""
         texts = {
-            field.name: redact(value, self._secrets)
+            field.name: clean
             for field in fields(outcome)
-            if isinstance(value := getattr(outcome, field.name), str) and field.name != "job_id"
+            if isinstance(value := getattr(outcome, field.name), str)
+            and field.name != "job_id"
+            and (clean := redact(value, self._secrets)) != value
         }
-        return replace(outcome, **texts)  # type: ignore[arg-type]  # only texts are replaced, by texts
+        return replace(outcome, **texts) if texts else outcome  # type: ignore[arg-type]  # only texts are replaced, by texts
 
 
 class _Endpoint:
@@ -156,10 +158,10 @@ class _Endpoint:
     def __init__(
         self, transport: httpx.AsyncBaseTransport, base: httpx.URL, path: str, headers: dict[str, str], count: int
     ) -> None:
-        self.places = anyio.CapacityLimiter(count)
+        self.places = anyio.Semaphore(count, fast_acquire=True)
         self._transport = transport
         self._url = base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode())
-        self._headers = httpx.Headers({"Accept": "*/*", **headers})
+        self._headers = httpx.Headers({"Host": self._url.netloc.decode(), "Accept": "*/*", **headers})
         # The whole of a request has a deadline of ours.
         self._timeout = httpx.Timeout(None, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS).as_dict()
 
@@ -169,21 +171,27 @@ class _Endpoint:
 
     async def post(self, body: bytes, most: int, exchange: _Exchange) -> None:
         """Send one body and read the answer into `exchange`. Raises httpx's errors."""
+        # With `content` httpx would find out the first and the last header by itself, in twice the time.
         request = httpx.Request(
             "POST",
             self._url,
             headers=self._headers,
-            content=body,
+            stream=httpx.ByteStream(body),
             extensions={"timeout": self._timeout, "trace": exchange.trace},
         )
+        request.headers["Content-Length"] = str(len(body))
+        request.read()
         exchange.begun = True  # until the transport tells that it is still connecting; not every one does
         response = await self._transport.handle_async_request(request)
         try:
             exchange.status = response.status_code
             exchange.headers = {name.lower(): value for name, value in response.headers.items()}
-            response.stream = _ToItsEnd(response.stream, exchange)
+            response.stream = stream = _ToItsEnd(response.stream, exchange)
+            # What httpx does to bytes that need no decoding takes a tenth of a query's CPU. It closes the connection,
+            # too, before it ends.
+            encoded = "Content-Encoding" in response.headers
             size = 0
-            async for chunk in response.aiter_bytes():  # closes the connection, too, before it ends
+            async for chunk in response.aiter_bytes() if encoded else stream:
                 size += len(chunk)
                 if size > most:
                     raise httpx.ReadError(f"an answer of more than {most} bytes")
