@@ -348,7 +348,7 @@ class LedgerState:
     def _submitting(self, history: History, value: Mapping[str, Any], at: int) -> None:
         usd = None if value["usd"] is None else _money(value["usd"])
         if usd is not None and not 0 <= usd < MOST_USD:
-            raise ValueError("price")
+            raise ValueError("usd")
         attempt, path = int(value["attempt"]), str(value["path"])
         history.bucket = None  # what an earlier attempt cost stays where it is
         history.usd, history.attempt, history.path, history.run = usd, attempt, path, _same(value["run"])

@@ -69,17 +69,21 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         url = request.url
         place = f"{url.scheme}://{url.netloc.decode()}{url.raw_path.decode()}"
         headers = CIMultiDict((name.decode(), value.decode("latin-1")) for name, value in request.headers.raw)
-        _asked.set(_Asked(trace))
-        with _translated():
-            response = await self._session.request(
-                request.method,
-                URL(place, encoded=True),
-                headers=headers,
-                data=body or None,
-                allow_redirects=False,
-                server_hostname=request.extensions.get("sni_hostname"),
-                timeout=aiohttp.ClientTimeout(sock_connect=timeout["connect"], sock_read=timeout["read"]),
-            )
+        asked = _Asked(trace)
+        _asked.set(asked)
+        try:
+            with _translated():
+                response = await self._session.request(
+                    request.method,
+                    URL(place, encoded=True),
+                    headers=headers,
+                    data=body or None,
+                    allow_redirects=False,
+                    server_hostname=request.extensions.get("sni_hostname"),
+                    timeout=aiohttp.ClientTimeout(sock_connect=timeout["connect"], sock_read=timeout["read"]),
+                )
+        finally:
+            asked.trace = None  # a kept connection's context holds what was asked, and with it would hold the answer
         if response.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":  # aiohttp would not tell
             response.close()
             raise httpx.RemoteProtocolError("a transfer encoding that nobody asked for")
@@ -104,10 +108,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 @dataclass(slots=True)
 class _Asked:
-    """A request on its way; `connected` once it has had a connection."""
+    """A request on its way; `reused` once it has had a kept connection."""
 
     trace: Trace | None
-    connected: bool = False
+    reused: bool = False
 
 
 _asked: ContextVar[_Asked] = ContextVar("_asked")
@@ -140,12 +144,13 @@ class _Connector(aiohttp.TCPConnector):
         while True:  # each turn takes one out of the pool
             connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
-            if protocol is None or protocol not in self._known or not (asked.connected or _spoke(protocol)):
+            kept = protocol in self._known
+            if protocol is None or not kept or not (asked.reused or _spoke(protocol)):
                 break
             connection.close()
+        asked.reused = kept
         if protocol is not None:
             self._known.add(protocol)
-        asked.connected = True
         if asked.trace is not None:  # from here on the request may be on its way
             await asked.trace("http11.send_request_headers.started", {})
         return connection
