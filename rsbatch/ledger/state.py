@@ -346,9 +346,7 @@ class LedgerState:
     # one function for each event
 
     def _submitting(self, history: History, value: Mapping[str, Any], at: int) -> None:
-        usd = None if value["usd"] is None else _money(value["usd"])
-        if usd is not None and not 0 <= usd < MOST_USD:
-            raise ValueError("usd")
+        usd = None if value["usd"] is None else _price(value["usd"])
         attempt, path = int(value["attempt"]), str(value["path"])
         history.bucket = None  # what an earlier attempt cost stays where it is
         history.usd, history.attempt, history.path, history.run = usd, attempt, path, _same(value["run"])
@@ -446,6 +444,17 @@ def _rows(files: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
     if not rows:
         raise ValueError("files")
     return rows
+
+
+def _price(value: Any) -> Decimal:
+    """Read US dollars; the error names the field, whatever Decimal says."""
+    try:
+        usd = _money(value)
+        if not 0 <= usd < MOST_USD:
+            raise ValueError
+    except (TypeError, ValueError, ArithmeticError):
+        raise ValueError("usd") from None
+    return usd
 
 
 def _pack(rows: object) -> bytes:

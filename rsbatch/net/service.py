@@ -187,8 +187,8 @@ class _Endpoint:
             exchange.status = response.status_code
             exchange.headers = {name.lower(): value for name, value in response.headers.items()}
             response.stream = stream = _ToItsEnd(response.stream, exchange)
-            # What httpx does to bytes that need no decoding takes a tenth of a query's CPU. It closes the connection,
-            # too, before it ends.
+            # `aiter_bytes` takes a tenth of a query's CPU, where it has nothing to decode. (It closes the connection
+            # before it ends, so the end is told by `_ToItsEnd`.)
             encoded = "Content-Encoding" in response.headers
             size = 0
             async for chunk in response.aiter_bytes() if encoded else stream:

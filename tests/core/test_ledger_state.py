@@ -207,7 +207,7 @@ def test_a_gap_is_refused(seq: int) -> None:
 @pytest.mark.parametrize("usd", ["NaN", "sNaN", "Infinity", "-0.01", "1e9", "abc", [], {}, "1e999999999"])
 def test_money_that_is_none(usd: Any) -> None:
     record = CAT.submitting()._replace(fields={**CAT.submitting().fields, "usd": usd})
-    with pytest.raises(BadLine, match=r"submitting record with(out a usable usd| a value that cannot be used)$"):
+    with pytest.raises(BadLine, match=r"submitting record without a usable usd$"):
         Book().put(record)
 
 
