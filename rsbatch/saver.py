@@ -118,17 +118,17 @@ class Saver:
 
     async def _finish(self, history: History) -> None:
         for number, file in enumerate(history.files):
-            await self._publish(history, number, file)
-            if self._options.sidecar:
-                await self._write_sidecar(history, number, file)
+            beside = self._sidecar(history, number, file) if self._options.sidecar else None
+            if not await self._publish(history, number, file, beside) and beside is not None:
+                await self._write_sidecar(history, file, beside)
         record = records.saved(history.task, history.key, job_id=_job_id(history), files=history.files)
         await self._write(record)
 
-    async def _publish(self, history: History, number: int, file: SavedFile) -> None:
+    async def _publish(self, history: History, number: int, file: SavedFile, beside: bytes | None) -> bool:
+        """Put an image in its place; tells if its sidecar is there, too."""
         name = part_name(history, number)
         with suppress(Occupied):
-            await self._storage.publish(name, file.path)
-            return
+            return await self._storage.publish(name, file.path, beside)
         if await self._found(file) == file.sha256 and (
             # Another may own an image of the same bytes. Without our part it is ours all the same: what made way for
             # it was recorded, and that record is lost.
@@ -136,9 +136,9 @@ class Saver:
         ):
             await self._storage.settle(file.path)
             await self._storage.discard_part(name)
-            return
+            return False
         await self._move_aside(history, file.path)
-        await self._storage.publish(name, file.path)
+        return await self._storage.publish(name, file.path, beside)
 
     async def _move_aside(self, history: History, path: str) -> None:
         owner = self._ledger.state.owner_of(path)
@@ -155,8 +155,7 @@ class Saver:
         if await self._storage.exists(sidecar_path(path)):
             await self._storage.move(sidecar_path(path), sidecar_path(target))
 
-    async def _write_sidecar(self, history: History, number: int, file: SavedFile) -> None:
-        path = sidecar_path(file.path)
+    def _sidecar(self, history: History, number: int, file: SavedFile) -> bytes:
         facts = sidecar.Sidecar(
             task=history.task,
             key=history.key,
@@ -174,7 +173,10 @@ class Saver:
             run=self._ledger.run,
             rsbatch=__version__,
         )
-        data = sidecar.dump(facts)
+        return sidecar.dump(facts)
+
+    async def _write_sidecar(self, history: History, file: SavedFile, data: bytes) -> None:
+        path = sidecar_path(file.path)
         with suppress(Occupied):
             await self._storage.write_atomic(path, data, replace=False)
             return

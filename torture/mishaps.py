@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 from rsbatch.errors import StoreError
 from rsbatch.ledger.memory import MemoryDisk, MemoryLedgerFile
 from rsbatch.simulator import wire
-from rsbatch.storage.interface import Part, Storage
+from rsbatch.storage.interface import Occupied, Part, Storage, sidecar_path
 
 
 class Killed(BaseException):
@@ -104,6 +104,18 @@ class FusedStorage:
         self._fuse.touch("open_part")
         async with self._inner.open_part(name) as part:
             yield _Fused(part, self._fuse)  # type: ignore[misc]
+
+    async def publish(self, name: str, path: str, sidecar: bytes | None = None) -> bool:
+        """In two steps, as on a disk: a kill may come between them."""
+        inner: Any = _Fused(self._inner, self._fuse)
+        await inner.publish(name, path)
+        if sidecar is None:
+            return False
+        try:
+            await inner.write_atomic(sidecar_path(path), sidecar, replace=False)
+        except Occupied:
+            return False
+        return True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_Fused(self._inner, self._fuse), name)

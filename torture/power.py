@@ -29,6 +29,7 @@ from typing import Any
 
 from rsbatch import session
 from rsbatch.ledger.local import NAME, LocalLedgerFile, open_ledger
+from rsbatch.storage.interface import sidecar_path
 from rsbatch.storage.local import LocalStorage
 from torture.real import Child, Site, judge, one_run, records
 from torture.rows import Figure, Params
@@ -144,10 +145,12 @@ def _acknowledge(pipe: str, synced: bool) -> None:
 
     def publishing(real: Callable[..., Any], given: int) -> Callable[..., Any]:
         @functools.wraps(real)
-        async def published(self: LocalStorage, *args: Any, **options: Any) -> None:
-            await real(self, *args, **options)
+        async def published(self: LocalStorage, *args: Any, **options: Any) -> Any:
+            beside = await real(self, *args, **options)
             path = args[given]
-            tell("file", hashlib.sha256((self._root / path).read_bytes()).hexdigest(), path)
+            for there in [path, sidecar_path(path)] if beside else [path]:
+                tell("file", hashlib.sha256((self._root / there).read_bytes()).hexdigest(), there)
+            return beside
 
         return published
 

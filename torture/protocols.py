@@ -216,11 +216,11 @@ class RenameOver(Lying):
 
 
 class Overwriting(LocalStorage):
-    async def publish(self, name: str, path: str) -> None:
+    async def publish(self, name: str, path: str, sidecar: bytes | None = None) -> bool:
         real, lying = self._fs, RenameOver(self._fs)
         self._fs = lying  # type: ignore[assignment]
         try:
-            await super().publish(name, path)
+            return await super().publish(name, path, sidecar)
         finally:
             self._fs = real
 
@@ -230,7 +230,7 @@ class SavedFirst(Saver):
         record = records.saved(history.task, history.key, job_id=str(history.job_id), files=history.files)
         await self._write(record)
         for number, file in enumerate(history.files):
-            await self._publish(history, number, file)
+            await self._publish(history, number, file, None)
 
 
 class Trusting(Saver):

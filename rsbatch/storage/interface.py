@@ -6,7 +6,7 @@ such as `<key>-1`), and stands at its final path only by `publish`. The interfac
 manifest.
 
 The order of a download (docs/architecture.md): `open_part`, `Part.write`…, `Part.sync`, the ledger's `downloaded`,
-`publish`, `write_atomic` of the sidecar, the ledger's `saved`.
+`publish` with the sidecar, the ledger's `saved`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Part(Protocol):
     async def sync(self, check: Callable[[bytes], T]) -> T:
         """Return when all that was written is on stable storage, with what `check` says of it, which may block.
 
-        Raises `StoreError` (a sync is never retried), and what `check` raises.
+        It is the end: whatever comes of it, `write` raises `StoreError` from then on. Raises `StoreError` (a sync is
+        never retried), and what `check` raises.
         """
         ...
 
@@ -57,10 +58,10 @@ class Storage(Protocol):
     """One output folder. Every method raises `StoreError` with path and reason when the folder fails it."""
 
     def open_part(self, name: str) -> AbstractAsyncContextManager[Part]:
-        """Create the part `name` exclusively and open it; a stale one of that name is removed first.
+        """Open the part `name` for writing. It is made exclusively, and a stale one of that name is removed first.
 
-        Leaving the block closes the part and keeps it, whatever happened inside; `discard_part` throws it
-        away.
+        Leaving the block closes the part and keeps what was made of it (after an error perhaps nothing);
+        `discard_part` throws it away.
         """
 
     async def part_sha256(self, name: str) -> str | None:
@@ -72,12 +73,15 @@ class Storage(Protocol):
     async def discard_part(self, name: str) -> None:
         """Remove the part; no error if there is none."""
 
-    async def publish(self, name: str, path: str) -> None:
+    async def publish(self, name: str, path: str, sidecar: bytes | None = None) -> bool:
         """Give the part its final path, durably, and take it from the parts; never overwrites.
 
         Missing parent folders are made. May be repeated after a crash: a path that already is this very part
         is finished, not refused. Raises `Occupied` if anything else stands there, whether or not there is such a
         part; `StoreError` also if there is none, or a parent is a symbolic link.
+
+        Only when all that is done, `sidecar` is written beside it, as by `write_atomic` without `replace`, in the same
+        thread hop. Tells if it was: not where something stands in its place, which is left alone.
         """
 
     async def settle(self, path: str) -> None:

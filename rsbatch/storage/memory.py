@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from anyio.lowlevel import checkpoint
 
 from rsbatch.errors import StoreError
-from rsbatch.storage.interface import NOT_A_FILE, Occupied, T, components, part_name
+from rsbatch.storage.interface import NOT_A_FILE, Occupied, T, components, part_name, sidecar_path
 from rsbatch.text import printable
 
 
@@ -24,14 +24,18 @@ class MemoryPart:
 
     def __init__(self, data: bytearray) -> None:
         self._data = data
+        self._ended = False
 
     async def write(self, data: bytes) -> None:
-        """Append `data`."""
+        """Append `data`; see `Part`."""
         await checkpoint()
+        if self._ended:
+            raise StoreError("nothing can be added to a part after its sync")
         self._data += data
 
     async def sync(self, check: Callable[[bytes], T]) -> T:
         """See `Part`; nothing is more stable than memory here."""
+        self._ended = True
         await checkpoint()
         return check(bytes(self._data))
 
@@ -70,12 +74,19 @@ class MemoryStorage:
         await checkpoint()
         self._parts.pop(part_name(name), None)
 
-    async def publish(self, name: str, path: str) -> None:
+    async def publish(self, name: str, path: str, sidecar: bytes | None = None) -> bool:
         """See `Storage`."""
         await checkpoint()
         self._take(path)
         self._put(path, bytes(self._part(name)))
         del self._parts[name]
+        if sidecar is None:
+            return False
+        try:
+            await self.write_atomic(sidecar_path(path), sidecar, replace=False)
+        except Occupied:
+            return False
+        return True
 
     async def settle(self, path: str) -> None:
         """See `Storage`."""

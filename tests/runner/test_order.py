@@ -266,9 +266,10 @@ class Storing:
             part.sync = noted
             yield part
 
-    async def publish(self, name: str, path: str) -> None:
+    async def publish(self, name: str, path: str, sidecar: bytes | None = None) -> bool:
         self.steps.append(("publish", bytes(self._world.disk.data)))
-        await self._inner.publish(name, path)
+        written: bool = await self._inner.publish(name, path, sidecar)
+        return written
 
     async def settle(self, path: str) -> None:
         self.steps.append(("settle", b""))
@@ -425,7 +426,7 @@ def test_downloads_do_not_outlast_a_failure_of_the_disk() -> None:
 
 def test_an_output_that_fails_ends_the_run(world: World) -> None:
     class Full(Storing):
-        async def publish(self, name: str, path: str) -> None:
+        async def publish(self, name: str, path: str, sidecar: bytes | None = None) -> bool:
             raise StoreError("the disk is full")
 
     storage, world.storage = world.storage, Full(world.storage, world)  # type: ignore[assignment]

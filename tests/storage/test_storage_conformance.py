@@ -31,9 +31,7 @@ async def test_a_download_goes_through_a_part_to_its_place(storage: Storage) -> 
             await part.write(b"abc" * 100_000)
         assert await part.sync(sha256) == sha256(b"abc" * 300_000)
         assert await storage.part_sha256("k-1") == sha256(b"abc" * 300_000)
-        await part.write(b"tail")
-    data = b"abc" * 300_000 + b"tail"
-    assert await storage.part_sha256("k-1") == sha256(data)
+    data = b"abc" * 300_000
     assert await storage.part_sha256("k-1") == sha256(data)
     assert await storage.parts() == ["k-1"]
     assert await storage.size("a/b/c.png") is None
@@ -56,7 +54,17 @@ async def test_what_a_check_raises_is_not_the_folders_failure(storage: Storage) 
         await part.write(b"abc")
         with pytest.raises(OSError, match=r"^truncated$"):
             await part.sync(check)
-        assert await part.sync(len) == 3
+    assert await storage.part_sha256("k") == sha256(b"abc")
+
+
+@pytest.mark.parametrize("size", [3, 5_000_000])
+async def test_nothing_can_be_added_after_the_sync(storage: Storage, size: int) -> None:
+    async with storage.open_part("k") as part:
+        await part.write(b"x" * size)
+        await part.sync(len)
+        with pytest.raises(StoreError, match="nothing can be added"):
+            await part.write(b"tail")
+    assert await storage.part_sha256("k") == sha256(b"x" * size)
 
 
 async def test_an_empty_part_is_a_part(storage: Storage) -> None:
@@ -118,6 +126,26 @@ async def test_publishing_never_overwrites(storage: Storage) -> None:
         await storage.publish("k", "a.png")
     assert await storage.read("a.png", 100) == b"precious"
     assert await storage.part_sha256("k") == sha256(b"other")
+
+
+async def test_a_sidecar_comes_with_its_image_and_replaces_nothing(storage: Storage) -> None:
+    async with storage.open_part("k") as part:
+        await part.write(b"x")
+    assert await storage.publish("k", "a/b.png", b"{}")
+    assert await storage.read("a/b.png.json", 100) == b"{}"
+    await storage.write_atomic("c.png.json", b"a person's")
+    for path in ("a/b.png", "c.png"):
+        async with storage.open_part("k") as part:
+            await part.write(b"other")
+        if path == "c.png":
+            assert not await storage.publish("k", path, b"ours")
+        else:
+            with pytest.raises(Occupied):
+                await storage.publish("k", path, b"ours")
+    assert await storage.read("a/b.png", 100) == b"x"
+    assert await storage.read("a/b.png.json", 100) == b"{}"
+    assert await storage.read("c.png", 100) == b"other"
+    assert await storage.read("c.png.json", 100) == b"a person's"
 
 
 async def test_a_folder_is_not_taken_for_a_free_place(storage: Storage) -> None:

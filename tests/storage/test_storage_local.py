@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from rsbatch.disk import AsyncFile, RealFileSystem, StrPath
+from rsbatch.disk import AsyncFile, RealFileSystem, StrPath, T
 from rsbatch.errors import StoreError
 from rsbatch.storage.interface import NOT_A_FILE, Occupied
 from rsbatch.storage.local import LocalStorage
@@ -89,8 +89,8 @@ async def test_a_link_in_place_of_the_parts_is_not_followed(local: LocalStorage,
     root.mkdir(parents=True)
     (root / ".parts").symlink_to(outside)
     with pytest.raises(StoreError, match="symbolic link"):
-        async with local.open_part("k"):
-            pytest.fail("must not be reached")
+        async with local.open_part("k") as part:
+            await part.write(b"x")
     with pytest.raises(StoreError, match="symbolic link"):
         await local.write_atomic("a.json", b"{}")
     assert os.listdir(outside) == []
@@ -210,6 +210,10 @@ async def test_a_file_that_takes_a_parts_place_meanwhile_is_not_written_to(root:
     assert theirs.read_bytes() == b"theirs"
 
 
+LARGE = 2**21
+"""Bytes of a part that is written while they come."""
+
+
 class Held:
     """A file whose `close` goes on in a thread when its caller is cancelled, as those of aiofiles do."""
 
@@ -239,6 +243,7 @@ async def test_a_part_is_closed_once_though_its_download_is_given_up_meanwhile(r
     async def download() -> None:
         with scope:
             async with LocalStorage(root, Holding()).open_part("k") as part:
+                await part.write(b"x" * LARGE)
                 await part.sync(len)
 
     scope = anyio.CancelScope()
@@ -273,26 +278,28 @@ async def test_a_part_that_cannot_be_read_back_is_the_folders_failure(root: Path
             await part.sync(len)
 
 
+class Full(RealFileSystem):
+    def __init__(self, fails: str) -> None:
+        self.fails = fails
+        self.full = True
+
+    def _fail(self, name: str) -> None:
+        if self.full and name == self.fails:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(self, fd: int, data: memoryview) -> int:
+        self._fail("write")
+        return super().write(fd, data)
+
+    def sync_file(self, fd: int) -> None:
+        self._fail("sync_file")
+        super().sync_file(fd)
+
+
 @pytest.mark.parametrize("fails", ["write", "sync_file"])
 async def test_after_a_write_that_failed_a_part_is_of_no_use(root: Path, fails: str) -> None:
     """What could not be written is gone, and a second fsync tells nothing of what the first one lost."""
-
-    class Full(RealFileSystem):
-        full = True
-
-        def _fail(self, name: str) -> None:
-            if self.full and name == fails:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        def write(self, fd: int, data: memoryview) -> int:
-            self._fail("write")
-            return super().write(fd, data)
-
-        def sync_file(self, fd: int) -> None:
-            self._fail("sync_file")
-            super().sync_file(fd)
-
-    fs = Full()
+    fs = Full(fails)
     async with LocalStorage(root, fs).open_part("k") as part:
         await part.write(b"image")
         with pytest.raises(StoreError, match=r"\.parts/k: disk full"):
@@ -300,6 +307,39 @@ async def test_after_a_write_that_failed_a_part_is_of_no_use(root: Path, fails: 
         fs.full = False
         with pytest.raises(StoreError, match="an earlier write failed"):
             await part.sync(len)
+
+
+async def test_after_a_piece_that_could_not_be_written_a_part_is_of_no_use(root: Path) -> None:
+    fs = Full("write")
+    async with LocalStorage(root, fs).open_part("k") as part:
+        with pytest.raises(StoreError, match=r"\.parts/k: disk full"):
+            await part.write(b"x" * LARGE)
+        fs.full = False
+        with pytest.raises(StoreError, match="an earlier write failed"):
+            await part.sync(len)
+
+
+async def test_what_an_image_of_usual_size_needs_takes_two_hops(root: Path) -> None:
+    class Counting(RealFileSystem):
+        hops = 0
+
+        async def offload(self, work: Callable[[], T]) -> T:
+            self.hops += 1
+            return await super().offload(work)
+
+        async def open_async(self, create: Callable[[], int]) -> AsyncFile:
+            self.hops += 1
+            return await super().open_async(create)
+
+    fs = Counting()
+    storage = LocalStorage(root, fs)
+    async with storage.open_part("k") as part:
+        for _ in range(16):
+            await part.write(b"x" * 100_000)
+        assert await part.sync(len) == 1_600_000
+    assert await storage.publish("k", "a.png", b"{}")
+    assert fs.hops == 2
+    assert sorted(os.listdir(root)) == [".parts", "a.png", "a.png.json"]
 
 
 async def test_after_a_write_that_never_began_a_part_is_of_no_use(root: Path) -> None:
@@ -333,7 +373,7 @@ async def test_a_part_is_not_closed_while_it_is_written(root: Path) -> None:
     async def download() -> None:
         with scope:
             async with LocalStorage(root, Holding()).open_part("k") as part:
-                await part.write(b"x" * 2**20)
+                await part.write(b"x" * LARGE)
                 await anyio.lowlevel.checkpoint()
         assert scope.cancelled_caught
 
@@ -348,7 +388,7 @@ async def test_a_part_is_not_closed_while_it_is_written(root: Path) -> None:
         closed_early = files[0].at_work.is_set()
         goes_on.set()
     assert not closed_early
-    assert written == [2**20]
+    assert written == [LARGE]
     assert files[0].closed == 1
 
 

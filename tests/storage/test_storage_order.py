@@ -75,6 +75,20 @@ async def test_a_name_is_durable_before_the_part_goes(tmp_path: Path) -> None:
 
 
 @needs_proc
+async def test_a_sidecar_comes_after_its_image_is_durable(tmp_path: Path) -> None:
+    fs = Noting()
+    storage = LocalStorage(tmp_path, fs)
+    async with storage.open_part("k-1") as part:
+        await part.write(b"image")
+        await part.sync(len)
+    await storage.publish("k-1", "sub/a.png", b"{}")
+    after = fs.calls[fs.calls.index(("unlink", "k-1")) :]
+    named = after.index(("rename", "a.png.json"))
+    assert [kind for kind, name in after[:named] if name.startswith("~")] == ["sync"]
+    assert after[named + 1 :] == [("sync", "sub")]
+
+
+@needs_proc
 async def test_a_folder_that_was_taken_away_is_made_again_and_synced(tmp_path: Path) -> None:
     fs = Noting()
     storage = LocalStorage(tmp_path / "out", fs)
