@@ -33,6 +33,8 @@ _BATCH = 256
 """Tasks judged between two looks at the rest of the run."""
 REFRESH_SECONDS = 1.0
 """How often progress is shown at least."""
+SHOWN_SECONDS = 0.1
+"""How often it is shown at most, but for the end: to find out what to show takes 1% of a task's CPU."""
 
 
 class Runner:
@@ -47,6 +49,7 @@ class Runner:
         self._terms = Terms(plan.selection, plan.rules.in_doubt)
         self._signal: int | None = None
         self._grace_until: float | None = None
+        self._shown_at = float("-inf")
 
     async def run(self, signals: AsyncIterator[int] | None = None) -> Result:
         """Do all that this run may do and say how it ended; `signals` yields the numbers of signals as they come.
@@ -151,7 +154,9 @@ class Runner:
                 case StartDownload(job):
                     group.start_soon(self._harvester.download, job)
                 case Idle(until):
-                    self._show(now)
+                    if now - self._shown_at >= SHOWN_SECONDS:
+                        self._shown_at = now
+                        self._show(now)
                     await self._wait(until, now)
         self._show(anyio.current_time())
 
