@@ -23,7 +23,7 @@ import httpx
 
 from rsbatch import __version__
 from rsbatch.net.guard import AddressRefused, GuardedTransport, Policy, Resolve, resolve_host
-from rsbatch.net.transport import AiohttpTransport, tls_context
+from rsbatch.net.transport import AiohttpTransport
 from rsbatch.text import printable, redact
 from rsbatch.wire import retry_after
 
@@ -150,7 +150,7 @@ def guarded_transport(
     Connections are kept: most images come from one host, and a new one takes 3% of a task's CPU; with TLS it takes
     more, and two round trips.
     """
-    return GuardedTransport(AiohttpTransport(tls or tls_context(), keep=True), policy, resolve)
+    return GuardedTransport(AiohttpTransport(keep=True, tls=tls), policy, resolve)
 
 
 def _parse(url: str) -> httpx.URL:

@@ -20,7 +20,7 @@ import httpx
 
 from rsbatch import __version__, wire
 from rsbatch.clock import Clock
-from rsbatch.net.transport import AiohttpTransport, tls_context
+from rsbatch.net.transport import AiohttpTransport
 from rsbatch.text import redact
 
 Outcome = TypeVar("Outcome", wire.SubmitOutcome, wire.QueryOutcome)
@@ -88,8 +88,7 @@ class HttpService:
         close = headers | {"Connection": "close"}
         submits = queries = transport
         if submits is None or queries is None:
-            tls = tls_context()
-            submits, queries = AiohttpTransport(tls, keep=False), AiohttpTransport(tls, keep=True)
+            submits, queries = AiohttpTransport(keep=False), AiohttpTransport(keep=True)
         self._submits = _Endpoint(submits, url, wire.SUBMIT_PATH, close, MAX_OPEN_SUBMITS)
         self._queries = _Endpoint(queries, url, wire.QUERY_PATH, headers, MAX_OPEN_QUERIES)
 

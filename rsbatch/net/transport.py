@@ -48,11 +48,11 @@ def tls_context() -> ssl.SSLContext:
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """Plain HTTP/1.1 requests with bodies of bytes; needs asyncio.
 
-    `tls` is the context of https; `keep` says whether connections stay open for the next request. There is no limit of
-    connections: who asks has places of its own.
+    `keep` says whether connections stay open for the next request; `tls` is the context of https, by default
+    `tls_context`, once it is needed. There is no limit of connections: who asks has places of its own.
     """
 
-    def __init__(self, tls: ssl.SSLContext, *, keep: bool) -> None:
+    def __init__(self, *, keep: bool, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._keep = keep
         self._session: aiohttp.ClientSession | None = None
@@ -79,6 +79,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     headers=headers,
                     data=body or None,
                     allow_redirects=False,
+                    ssl=(self._tls or tls_context()) if url.scheme == "https" else True,
                     server_hostname=request.extensions.get("sni_hostname"),
                     timeout=aiohttp.ClientTimeout(sock_connect=timeout["connect"], sock_read=timeout["read"]),
                 )
@@ -96,7 +97,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=_Connector(limit=0, ssl=self._tls, force_close=not self._keep),
+            connector=_Connector(limit=0, force_close=not self._keep),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_OWN_HEADERS,

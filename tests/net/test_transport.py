@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ import httpx
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from rsbatch.net.transport import AiohttpTransport
+from rsbatch.net.transport import AiohttpTransport, tls_context
 from tests.net.conftest import Serve
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +23,7 @@ SIGNED = "/a%2Db%7E/%41/x%20y?sig=a%2Bb%2F%3D&t=%20y+z&q=(%27)!*;1"
 
 @pytest.fixture
 async def transport() -> AsyncIterator[AiohttpTransport]:
-    transport = AiohttpTransport(ssl.create_default_context(), keep=True)
+    transport = AiohttpTransport(keep=True)
     yield transport
     await transport.aclose()
 
@@ -62,6 +61,20 @@ async def test_nothing_is_added_and_nothing_is_kept(
         assert names == {b"host", b"content-length"}
 
 
+async def test_the_authorities_list_is_read_where_it_is_needed(
+    transport: AiohttpTransport, serve: Serve, send: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(**options: object) -> None:
+        raise OSError("no list")
+
+    monkeypatch.setattr(httpx, "create_ssl_context", missing)
+    tls_context.cache_clear()
+    async with serve(send(b"ok")) as server:
+        assert (await ask(transport, server.url))[1] == b"ok"
+        with pytest.raises(httpx.ReadError, match="no list"):
+            await ask(transport, server.url.replace("http:", "https:"))
+
+
 async def test_a_connection_is_kept_where_that_is_asked_for(serve: Serve) -> None:
     async def twice(stream: SocketStream, head: bytes) -> None:
         for _ in range(2):
@@ -69,7 +82,7 @@ async def test_a_connection_is_kept_where_that_is_asked_for(serve: Serve) -> Non
             await stream.receive()
 
     for keep, connections in ((True, 1), (False, 2)):
-        transport = AiohttpTransport(ssl.create_default_context(), keep=keep)
+        transport = AiohttpTransport(keep=keep)
         async with serve(twice) as server:
             for _ in range(2):
                 assert (await ask(transport, server.url))[1] == b"ok"
@@ -171,7 +184,7 @@ async def test_a_request_counts_as_sent_once_it_is_connected(transport: AiohttpT
     kinds = [step.partition(".")[0] for step in steps]
     assert kinds == ["connection", "http11"] * 2
     steps.clear()
-    other = AiohttpTransport(ssl.create_default_context(), keep=False)
+    other = AiohttpTransport(keep=False)
     with pytest.raises(httpx.ConnectError):
         await other.handle_async_request(request)
     await other.aclose()
