@@ -229,24 +229,45 @@ def oracle_seconds(case: Case, submits_per_second: float) -> float:
     return best_seconds(case.engine(), [task.body for task in case.tasks()], submits_per_second)
 
 
-def best_seconds(engine: Engine, bodies: Sequence[Mapping[str, object]], submits_per_second: float) -> float:
-    """Give `oracle_seconds` for any engine and requests."""
+def asking_seconds(case: Case, limits: Limits) -> float:
+    """How long it takes the best of those who know the ceiling and how durations are spread, and no job's end before
+    they have asked for it; the service is one that refuses.
+
+    A slot stays empty until an answer has told of its job's end and the next request has come, which takes `latency`;
+    and before that until the question comes, on average no less than `delay_times_queries` ÷ the queries a job that
+    `limits` allow in that time.
+    """
+    bodies, seconds, delay = [task.body for task in case.tasks()], 0.0, 1.0
+    for _ in range(2):  # the first time is too long, and so allows too many queries: what it gives is no more than true
+        seconds = best_seconds(case.engine(), bodies, limits.submits_per_second, case.latency + delay)
+        delay = delay_times_queries(case.mixture) / (limits.queries_per_second * seconds / case.count)
+    return seconds
+
+
+def best_seconds(
+    engine: Engine, bodies: Sequence[Mapping[str, object]], submits_per_second: float, empty: float = 0.0
+) -> float:
+    """Give `oracle_seconds` for any engine and requests; each slot is `empty` seconds between two jobs."""
     there, free, last = engine.settings, [0.0] * engine.settings.slots, 0.0
     for number, body in enumerate(bodies):
         begin = max(number / submits_per_second, heapq.heappop(free))
         end = begin + engine._service_time((wire.canonical_sha256(dict(body)), 0, 0))
-        heapq.heappush(free, end)
+        heapq.heappush(free, end + empty)
         last = max(last, end)
     return last + 2.5 * there.latency + there.download_time  # to submit, to ask, to fetch; the first half is in `begin`
 
 
 @dataclass(frozen=True)
 class Race:
-    """The same batch by rsbatch, by the usual script and by an oracle, in seconds."""
+    """The same batch by rsbatch, by the usual script and by an oracle, in seconds.
+
+    `asking` is what it takes the best of those who have to ask, where that is known.
+    """
 
     ours: float
     script: float
     oracle: float
+    asking: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -255,8 +276,8 @@ class Race:
 
     @property
     def limit(self) -> float:
-        """The oracle's ÷ the script's, which no ratio can be below."""
-        return self.oracle / self.script
+        """The least time ÷ the script's, which no ratio can be below."""
+        return (self.asking or self.oracle) / self.script
 
 
 def told(races: Sequence[Race]) -> str:
