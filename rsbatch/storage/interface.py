@@ -48,8 +48,8 @@ class Part(Protocol):
     async def sync(self, check: Callable[[bytes], T]) -> T:
         """Return when all that was written is on stable storage, with what `check` says of it, which may block.
 
-        It is the end: whatever comes of it, `write` raises `StoreError` from then on. Raises `StoreError` (a sync is
-        never retried), and what `check` raises.
+        It is the end: whatever comes of it, both methods raise `StoreError` from then on. Raises `StoreError` (a sync
+        is never retried), and what `check` raises.
         """
         ...
 

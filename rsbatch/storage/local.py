@@ -53,8 +53,7 @@ class LocalPart:
 
     async def write(self, data: bytes) -> None:
         """Append `data`; see `Part`."""
-        if self._ended:
-            raise StoreError(f"{self._shown}: nothing can be added to a part after its sync")
+        self._check_open()
         self._waiting.append(data)
         self._size += len(data)
         if self._size >= _BUFFER:
@@ -72,9 +71,14 @@ class LocalPart:
 
     async def sync(self, check: Callable[[bytes], T]) -> T:
         """Write what is waiting, fsync and check, in one hop; see `Part`."""
+        self._check_open()
         self._ended = True
         work = self._write_and(self._synced)
         return await self._fs.offload(lambda: check(work()))
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise StoreError(f"{self._shown}: nothing can be added to a part after its sync")
 
     def _synced(self, fd: int) -> bytes:
         self._fs.sync_file(fd)

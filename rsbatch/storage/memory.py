@@ -29,15 +29,19 @@ class MemoryPart:
     async def write(self, data: bytes) -> None:
         """Append `data`; see `Part`."""
         await checkpoint()
-        if self._ended:
-            raise StoreError("nothing can be added to a part after its sync")
+        self._check_open()
         self._data += data
 
     async def sync(self, check: Callable[[bytes], T]) -> T:
         """See `Part`; nothing is more stable than memory here."""
+        self._check_open()
         self._ended = True
         await checkpoint()
         return check(bytes(self._data))
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise StoreError("nothing can be added to a part after its sync")
 
 
 class MemoryStorage:

@@ -64,6 +64,8 @@ async def test_nothing_can_be_added_after_the_sync(storage: Storage, size: int) 
         await part.sync(len)
         with pytest.raises(StoreError, match="nothing can be added"):
             await part.write(b"tail")
+        with pytest.raises(StoreError, match="nothing can be added"):
+            await part.sync(len)
     assert await storage.part_sha256("k") == sha256(b"x" * size)
 
 
