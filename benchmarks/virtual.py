@@ -229,19 +229,18 @@ def oracle_seconds(case: Case, submits_per_second: float) -> float:
     return best_seconds(case.engine(), [task.body for task in case.tasks()], submits_per_second)
 
 
-def asking_seconds(case: Case, limits: Limits) -> float:
-    """How long it takes the best of those who know the ceiling and how durations are spread, and no job's end before
-    they have asked for it; the service is one that refuses.
+def waiting_seconds(case: Case, limits: Limits) -> float:
+    """About the least time of those who know the ceiling and how durations are spread, and submit only once an answer
+    has told that a job has ended; the service is one that refuses.
 
-    A slot stays empty until an answer has told of its job's end and the next request has come, which takes `latency`;
-    and before that until the question comes, on average no less than `delay_times_queries` ÷ the queries a job that
-    `limits` allow in that time.
+    Each slot is empty until the question comes, on average for `delay_times_queries` ÷ the queries a job that `limits`
+    allow, and then for a `latency`, until the answer is back and the next request is there. An oracle needs no answer,
+    and whoever submits on suspicion needs none either, but is refused dozens of times a task.
     """
-    bodies, seconds, delay = [task.body for task in case.tasks()], 0.0, 1.0
-    for _ in range(2):  # the first time is too long, and so allows too many queries: what it gives is no more than true
-        seconds = best_seconds(case.engine(), bodies, limits.submits_per_second, case.latency + delay)
-        delay = delay_times_queries(case.mixture) / (limits.queries_per_second * seconds / case.count)
-    return seconds
+    bodies, empty = [task.body for task in case.tasks()], case.latency
+    seconds = best_seconds(case.engine(), bodies, limits.submits_per_second, empty)
+    empty += delay_times_queries(case.mixture) * (case.count - case.slots) / (limits.queries_per_second * seconds)
+    return best_seconds(case.engine(), bodies, limits.submits_per_second, empty)
 
 
 def best_seconds(
@@ -259,15 +258,11 @@ def best_seconds(
 
 @dataclass(frozen=True)
 class Race:
-    """The same batch by rsbatch, by the usual script and by an oracle, in seconds.
-
-    `asking` is what it takes the best of those who have to ask, where that is known.
-    """
+    """The same batch by rsbatch, by the usual script and by an oracle, in seconds."""
 
     ours: float
     script: float
     oracle: float
-    asking: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -276,8 +271,8 @@ class Race:
 
     @property
     def limit(self) -> float:
-        """The least time ÷ the script's, which no ratio can be below."""
-        return (self.asking or self.oracle) / self.script
+        """The oracle's ÷ the script's, which no ratio can be below."""
+        return self.oracle / self.script
 
 
 def told(races: Sequence[Race]) -> str:

@@ -57,6 +57,7 @@ from rsbatch.session import Options, Project
 from rsbatch.simulator import Settings, SimulatorTransport, open_simulator
 from rsbatch.simulator.brief import Brief, Picture
 from rsbatch.simulator.painter import paint
+from torture.parts import BothWays
 from torture.switch import KillAt, Switch
 
 KEY = "sk-torture-2c8e41"
@@ -189,6 +190,7 @@ def one_run(site: Site, at: KillAt | None = None, prepare: Callable[..., None] |
     """
     if prepare is not None:
         prepare(*args)
+    session.LocalStorage = BothWays  # type: ignore[attr-defined]
     switch = Switch(at)
     connect = None if site.url else functools.partial(_connect, site.memory)
     try:

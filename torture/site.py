@@ -46,6 +46,7 @@ from rsbatch.simulator.wire import Request
 from rsbatch.storage.local import LocalStorage
 from rsbatch.summary import Result
 from torture.disk import Disk, FakeFileSystem, named
+from torture.parts import BothWays
 from torture.world import BASE, Recorder
 
 OUT = Path("/out/deep/pictures")
@@ -213,7 +214,7 @@ class Protocol:
     name: str = "as shipped"
     runner: type[Runner] = Runner
     ledger: type[Ledger] = Ledger
-    storage: type[LocalStorage] = LocalStorage
+    storage: type[LocalStorage] = BothWays
     fs: Callable[[FakeFileSystem], FileSystem] = lambda fs: fs
     open: Callable[[Path, FileSystem], tuple[LocalLedgerFile, LedgerState, str]] = open_ledger
     rules: Rules = field(default_factory=Rules)

@@ -1,7 +1,7 @@
 """What a run tells while it goes on, and to whom: an observer that is silent by default.
 
 Rule: the runner reports plain numbers and knows no terminal; an observer decides what is shown, and never
-stops or slows a run. Calls are synchronous, cheap, and may come thousands of times a second.
+stops or slows a run. Calls are synchronous, cheap, and `update` comes ten times a second at most.
 """
 
 from __future__ import annotations

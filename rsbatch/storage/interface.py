@@ -58,10 +58,10 @@ class Storage(Protocol):
     """One output folder. Every method raises `StoreError` with path and reason when the folder fails it."""
 
     def open_part(self, name: str) -> AbstractAsyncContextManager[Part]:
-        """Open the part `name` for writing. It is made exclusively, and a stale one of that name is removed first.
+        """Open the part `name` for writing. When it is made, a stale one of that name is removed first.
 
-        Leaving the block closes the part and keeps what was made of it (after an error perhaps nothing);
-        `discard_part` throws it away.
+        Leaving the block closes the part and keeps it. After an error before its sync there may be all of it, a piece
+        of it, or still the stale one; `discard_part` throws it away.
         """
 
     async def part_sha256(self, name: str) -> str | None:
@@ -81,7 +81,8 @@ class Storage(Protocol):
         part; `StoreError` also if there is none, or a parent is a symbolic link.
 
         Only when all that is done, `sidecar` is written beside it, as by `write_atomic` without `replace`, in the same
-        thread hop. Tells if it was: not where something stands in its place, which is left alone.
+        thread hop. Tells if it was: not where something stands in its place, which is left alone. Where it cannot be
+        written, the `StoreError` names it, and the image is in its place.
         """
 
     async def settle(self, path: str) -> None:

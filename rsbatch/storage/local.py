@@ -33,18 +33,19 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 # What is there cannot be looked at; anything else (EIO, EMFILE) says nothing about what is there.
 _UNREACHABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
-_BUFFER = 2 * 1024 * 1024
+BUFFER = 2 * 1024 * 1024
 """Bytes gathered before they are handed to a thread: most images are no larger, and need one hop, where a file that
 stays open needs four; a hop costs 0.15 ms of CPU. No more, because every download at work holds as much."""
 
 
 class LocalPart:
-    """A part file on disk. It is made once `_BUFFER` is full, and otherwise whole at the end."""
+    """A part file on disk. It is made once `buffer` bytes are here, and otherwise whole at the end."""
 
-    def __init__(self, shown: str, create: Callable[[], int], fs: FileSystem) -> None:
+    def __init__(self, shown: str, create: Callable[[], int], fs: FileSystem, buffer: int) -> None:
         self._shown = shown
         self._create = create
         self._fs = fs
+        self._buffer = buffer
         self._file: AsyncFile | None = None
         self._waiting: list[bytes] = []
         self._size = 0
@@ -56,7 +57,7 @@ class LocalPart:
         self._check_open()
         self._waiting.append(data)
         self._size += len(data)
-        if self._size >= _BUFFER:
+        if self._size > self._buffer:
             await self.flush()
 
     async def flush(self) -> None:
@@ -98,6 +99,7 @@ class LocalPart:
             with _translated(self._shown), self._opened() as fd:
                 for piece in pieces:  # to join them would cost more
                     write_all(self._fs, fd, piece)
+                pieces.clear()  # else they are in memory while what is read back is checked
                 result = then(fd)
             self._whole = True
             return result
@@ -112,10 +114,8 @@ class LocalPart:
         fd = self._create()
         try:
             yield fd
-        except BaseException:
+        finally:
             release(self._fs, fd)
-            raise
-        self._fs.close(fd)
 
     async def close(self) -> None:
         """Close the file, if one is open. Raises `StoreError`."""
@@ -126,6 +126,8 @@ class LocalPart:
 
 class LocalStorage:
     """One output folder on disk, made when first needed; see `Storage`. The real disk needs asyncio (aiofiles)."""
+
+    buffer = BUFFER
 
     def __init__(self, root: Path, fs: FileSystem = REAL) -> None:
         self._root = root
@@ -140,7 +142,7 @@ class LocalStorage:
 
     @asynccontextmanager
     async def _open_part(self, name: str) -> AsyncIterator[LocalPart]:
-        part = LocalPart(self._shown(f"{PARTS}/{name}"), lambda: self._create_part(name), self._fs)
+        part = LocalPart(self._shown(f"{PARTS}/{name}"), lambda: self._create_part(name), self._fs, self.buffer)
         try:
             yield part
             await part.flush()
@@ -179,15 +181,14 @@ class LocalStorage:
                     raise _occupied(self._shown(path))
                 else:
                     raise StoreError(f"{self._shown(PARTS)}: no part {printable(name)}")
-            if sidecar is None:
-                return False
-            beside = sidecar_path(path)
-            try:
-                with _translated(self._shown(beside)):
-                    self._write_atomic(beside, sidecar, replace=False)
-            except Occupied:
-                return False
-            return True
+                if sidecar is None:
+                    return False
+                beside = components(sidecar_path(path))
+                try:
+                    self._write_whole(parts, folder, beside, sidecar, replace=False)
+                except Occupied:
+                    return False
+                return True
 
         return await self._run(path, work)
 
@@ -224,7 +225,13 @@ class LocalStorage:
 
     async def write_atomic(self, path: str, data: bytes, *, replace: bool = True) -> None:
         """See `Storage`."""
-        await self._run(path, lambda: self._write_atomic(path, data, replace=replace))
+        place = components(path)
+
+        def work() -> None:
+            with self._folder((PARTS,), make=True) as parts, self._folder(place[:-1], make=True) as folder:
+                self._write_whole(parts, folder, place, data, replace=replace)
+
+        await self._run(path, work)
 
     async def read(self, path: str, limit: int) -> bytes | None:
         """See `Storage`."""
@@ -310,20 +317,24 @@ class LocalStorage:
 
     def _create_part(self, name: str) -> int:
         with self._folder((PARTS,), make=True) as parts:
-            try:
-                return self._fs.open(name, _CREATE, 0o666, dir_fd=parts)
-            except FileExistsError:  # of a run that was killed
-                self._fs.unlink(name, dir_fd=parts)
-                return self._fs.open(name, _CREATE, 0o666, dir_fd=parts)
+            return self._create_in(parts, name)
 
-    def _write_atomic(self, path: str, data: bytes, *, replace: bool) -> None:
-        place = components(path)
-        # Always the same for one path, so that a crash leaves at most one, which the next try replaces.
-        temporary = f"~{hashlib.sha256(path.encode()).hexdigest()[:32]}"
-        with self._folder((PARTS,), make=True) as parts, self._folder(place[:-1], make=True) as folder:
+    def _create_in(self, parts: int, name: str) -> int:
+        try:
+            return self._fs.open(name, _CREATE, 0o666, dir_fd=parts)
+        except FileExistsError:  # of a run that was killed
+            self._fs.unlink(name, dir_fd=parts)
+            return self._fs.open(name, _CREATE, 0o666, dir_fd=parts)
+
+    def _write_whole(self, parts: int, folder: int, place: tuple[str, ...], data: bytes, *, replace: bool) -> None:
+        """Write the file `place`, whose folder is open, by way of the parts."""
+        path = "/".join(place)
+        with _translated(self._shown(path)):
             if not replace and self._lstat(folder, place[-1]) is not None:
                 raise _occupied(self._shown(path))
-            file = self._create_part(temporary)
+            # Always the same for one path, so that a crash leaves at most one, which the next try replaces.
+            temporary = f"~{hashlib.sha256(path.encode()).hexdigest()[:32]}"
+            file = self._create_in(parts, temporary)
             try:
                 write_all(self._fs, file, data)
                 self._fs.sync_file(file)

@@ -20,10 +20,11 @@ from rsbatch.text import printable
 
 
 class MemoryPart:
-    """A part of a `MemoryStorage`, open for writing."""
+    """A part of a `MemoryStorage`, open for writing; `keep` takes its bytes."""
 
-    def __init__(self, data: bytearray) -> None:
-        self._data = data
+    def __init__(self, keep: Callable[[bytearray], None]) -> None:
+        self._data = bytearray()
+        self._keep = keep
         self._ended = False
 
     async def write(self, data: bytes) -> None:
@@ -37,7 +38,12 @@ class MemoryPart:
         self._check_open()
         self._ended = True
         await checkpoint()
+        self.keep()
         return check(bytes(self._data))
+
+    def keep(self) -> None:
+        """Put it in the place of a stale one."""
+        self._keep(self._data)
 
     def _check_open(self) -> None:
         if self._ended:
@@ -59,8 +65,9 @@ class MemoryStorage:
     @asynccontextmanager
     async def _open_part(self, name: str) -> AsyncIterator[MemoryPart]:
         await checkpoint()
-        data = self._parts[name] = bytearray()
-        yield MemoryPart(data)
+        part = MemoryPart(lambda data: self._parts.update({name: data}))
+        yield part
+        part.keep()
 
     async def part_sha256(self, name: str) -> str | None:
         """See `Storage`."""

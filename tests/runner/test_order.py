@@ -342,6 +342,7 @@ def test_a_strangers_sidecar_makes_way(world: World) -> None:
     world.storage._put("a.png.json", b"mine")
     assert world.run([task("a")]).exit_code is Exit.OK
     assert b"mine" in world.storage._files.values()
+    assert b'"sidecar": 1' in world.storage._files["a.png.json"]
 
 
 def test_a_submission_is_brought_to_its_end_whatever_ends_the_run(world: World) -> None:

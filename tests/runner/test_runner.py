@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -627,6 +628,8 @@ def test_reported_counts_add_up_at_every_moment(world: World) -> None:
     world.use(service_time=5, faults={"all": 0.05})
     world.run(tasks(60), rules=Rules(max_in_doubt=100))
     assert {s.total for s in world.observer.snapshots} == {60}
+    times = [s.elapsed for s in world.observer.snapshots]
+    assert all(after - before > 0.099 for before, after in pairwise(times[:-1]))
     for s in world.observer.snapshots:
         assert min(s.saved, s.failed, s.held, s.parked, s.out, s.downloading, s.pending) >= 0
 

@@ -210,7 +210,7 @@ async def test_a_file_that_takes_a_parts_place_meanwhile_is_not_written_to(root:
     assert theirs.read_bytes() == b"theirs"
 
 
-LARGE = 2**21
+LARGE = 2**21 + 1
 """Bytes of a part that is written while they come."""
 
 
@@ -487,6 +487,27 @@ async def test_a_folder_that_fails_to_close_is_not_closed_twice(root: Path) -> N
     with pytest.raises(StoreError):
         await put(storage, "a/c.png", b"x")
     assert fs.open_files == 0
+
+
+@pytest.mark.parametrize("size", [1, LARGE])
+async def test_wherever_the_disk_fails_no_descriptor_stays_and_no_sidecar_is_alone(root: Path, size: int) -> None:
+    named = set()
+    for number in range(1, 100):
+        fs = FakeFileSystem(Disk())
+        storage = LocalStorage(root, fs)
+        fs.fault = Fault(number, errno.EIO)
+        try:
+            async with storage.open_part("k") as part:
+                await part.write(b"x" * size)
+                await part.sync(len)
+            await storage.publish("k", "a/b.png", b"{}")
+        except StoreError as exc:
+            named.add(str(exc).removeprefix(str(root)).partition(":")[0])
+        assert fs.open_files == 0
+        fs.fault = None
+        if await storage.exists("a/b.png.json"):
+            assert await storage.size("a/b.png") == size
+    assert named >= {"/.parts/k", "/a/b.png", "/a/b.png.json"}
 
 
 async def test_an_error_of_the_disk_is_not_taken_for_an_altered_file(root: Path) -> None:
