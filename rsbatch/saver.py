@@ -21,7 +21,7 @@ from rsbatch.ledger.writer import Ledger
 from rsbatch.model import EXT, SavedFile
 from rsbatch.net.fetch import Fetcher
 from rsbatch.scheduler import Job
-from rsbatch.storage.interface import Occupied, Storage, free_name, sidecar_path
+from rsbatch.storage.interface import Occupied, Storage, free_name, sidecar_path, write_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +176,9 @@ class Saver:
         return sidecar.dump(facts)
 
     async def _write_sidecar(self, history: History, file: SavedFile, data: bytes) -> None:
-        path = sidecar_path(file.path)
-        with suppress(Occupied):
-            await self._storage.write_atomic(path, data, replace=False)
+        if await write_beside(self._storage, file.path, data):
             return
+        path = sidecar_path(file.path)
         if not await self._is_ours(path, history):
             await self._storage.move(path, await free_name(self._storage, path, f"~{history.key[:8]}"))
         await self._storage.write_atomic(path, data)

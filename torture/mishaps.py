@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 from rsbatch.errors import StoreError
 from rsbatch.ledger.memory import MemoryDisk, MemoryLedgerFile
 from rsbatch.simulator import wire
-from rsbatch.storage.interface import Occupied, Part, Storage, sidecar_path
+from rsbatch.storage.interface import Part, Storage, write_beside
 
 
 class Killed(BaseException):
@@ -109,13 +109,7 @@ class FusedStorage:
         """In two steps, as on a disk: a kill may come between them."""
         inner: Any = _Fused(self._inner, self._fuse)
         await inner.publish(name, path)
-        if sidecar is None:
-            return False
-        try:
-            await inner.write_atomic(sidecar_path(path), sidecar, replace=False)
-        except Occupied:
-            return False
-        return True
+        return sidecar is not None and await write_beside(inner, path, sidecar)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_Fused(self._inner, self._fuse), name)

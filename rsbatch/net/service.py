@@ -84,13 +84,13 @@ class HttpService:
         self._max_answer = max_answer
         self._secrets = _forms(key)
         url = httpx.URL(base_url.rstrip("/"))
-        if url.scheme == "https":
-            tls_context()  # a list that cannot be read is told before anything begins
         # Submissions go on fresh connections: on a reused one that the server just dropped, nobody can tell
         # whether the request arrived. With fresh ones that doubt does not arise.
         close = headers | {"Connection": "close"}
         submits = queries = transport
         if submits is None or queries is None:
+            if url.scheme == "https":
+                tls_context()  # a list that cannot be read is told before anything begins
             submits, queries = AiohttpTransport(keep=False), AiohttpTransport(keep=True)
         self._submits = _Endpoint(submits, url, wire.SUBMIT_PATH, close, MAX_OPEN_SUBMITS)
         self._queries = _Endpoint(queries, url, wire.QUERY_PATH, headers, MAX_OPEN_QUERIES)

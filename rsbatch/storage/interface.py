@@ -175,6 +175,15 @@ def sidecar_path(path: str) -> str:
     return f"{path}.json"
 
 
+async def write_beside(storage: Storage, path: str, sidecar: bytes) -> bool:
+    """Write the sidecar of the image at `path` where nothing stands in its place; tells if it was written."""
+    try:
+        await storage.write_atomic(sidecar_path(path), sidecar, replace=False)
+    except Occupied:
+        return False
+    return True
+
+
 async def free_name(storage: Storage, path: str, suffix: str) -> str:
     """Give a path like `path` with `suffix` before the extension, where neither image nor sidecar stands.
 

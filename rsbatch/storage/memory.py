@@ -15,16 +15,17 @@ from fnmatch import fnmatchcase
 from anyio.lowlevel import checkpoint
 
 from rsbatch.errors import StoreError
-from rsbatch.storage.interface import NOT_A_FILE, Occupied, T, components, part_name, sidecar_path
+from rsbatch.storage.interface import NOT_A_FILE, Occupied, T, components, part_name, write_beside
 from rsbatch.text import printable
 
 
 class MemoryPart:
-    """A part of a `MemoryStorage`, open for writing; `keep` takes its bytes."""
+    """The part `name` of a `MemoryStorage` that keeps `parts`, open for writing."""
 
-    def __init__(self, keep: Callable[[bytearray], None]) -> None:
+    def __init__(self, parts: dict[str, bytearray], name: str) -> None:
+        self._parts = parts
+        self._name = name
         self._data = bytearray()
-        self._keep = keep
         self._ended = False
 
     async def write(self, data: bytes) -> None:
@@ -43,7 +44,7 @@ class MemoryPart:
 
     def keep(self) -> None:
         """Put it in the place of a stale one."""
-        self._keep(self._data)
+        self._parts[self._name] = self._data
 
     def _check_open(self) -> None:
         if self._ended:
@@ -65,7 +66,7 @@ class MemoryStorage:
     @asynccontextmanager
     async def _open_part(self, name: str) -> AsyncIterator[MemoryPart]:
         await checkpoint()
-        part = MemoryPart(lambda data: self._parts.update({name: data}))
+        part = MemoryPart(self._parts, name)
         yield part
         part.keep()
 
@@ -91,13 +92,7 @@ class MemoryStorage:
         self._take(path)
         self._put(path, bytes(self._part(name)))
         del self._parts[name]
-        if sidecar is None:
-            return False
-        try:
-            await self.write_atomic(sidecar_path(path), sidecar, replace=False)
-        except Occupied:
-            return False
-        return True
+        return sidecar is not None and await write_beside(self, path, sidecar)
 
     async def settle(self, path: str) -> None:
         """See `Storage`."""

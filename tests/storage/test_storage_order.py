@@ -58,14 +58,19 @@ class Noting(RealFileSystem):
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="names of descriptors come from /proc")
 
 
+async def put(storage: LocalStorage, path: str, sidecar: bytes | None = None) -> None:
+    """Save an image by the part `k-1`."""
+    async with storage.open_part("k-1") as part:
+        await part.write(b"image")
+        await part.sync(len)
+    await storage.publish("k-1", path, sidecar)
+
+
 @needs_proc
 async def test_a_name_is_durable_before_the_part_goes(tmp_path: Path) -> None:
     fs = Noting()
     storage = LocalStorage(tmp_path, fs)
-    async with storage.open_part("k-1") as part:
-        await part.write(b"image")
-        await part.sync(len)
-    await storage.publish("k-1", "sub/a.png")
+    await put(storage, "sub/a.png")
     calls = fs.calls
     assert calls.index(("sync", "k-1")) < calls.index(("link", "a.png"))
     after = calls[calls.index(("link", "a.png")) :]
@@ -78,10 +83,7 @@ async def test_a_name_is_durable_before_the_part_goes(tmp_path: Path) -> None:
 async def test_a_sidecar_comes_after_its_image_is_durable(tmp_path: Path) -> None:
     fs = Noting()
     storage = LocalStorage(tmp_path, fs)
-    async with storage.open_part("k-1") as part:
-        await part.write(b"image")
-        await part.sync(len)
-    await storage.publish("k-1", "sub/a.png", b"{}")
+    await put(storage, "sub/a.png", b"{}")
     after = fs.calls[fs.calls.index(("unlink", "k-1")) :]
     named = after.index(("rename", "a.png.json"))
     assert [kind for kind, name in after[:named] if name.startswith("~")] == ["sync"]
