@@ -244,6 +244,12 @@ class Course:
         self.halt(Halt.STORE, str(exc), harvest=False)
         self.stop_harvest()
 
+    def end_if_full(self) -> bool:
+        """End the run where a full disk took the ledger's reserve; tells if it did."""
+        if self.ledger.nearly_full and self.scheduler.halted is not Halt.STORE:
+            self.store_failed(StoreError("the disk is full; what was under way has just been recorded"))
+        return self.ledger.nearly_full
+
     def stop_harvest(self) -> None:
         """Break off all queries and downloads, and start no more."""
         self.scheduler.halt(self.scheduler.halted or Halt.SIGNAL, harvest=False)

@@ -171,8 +171,7 @@ class Runner:
         return None if after is None else self._course.began + after
 
     def _check_times(self, now: float) -> None:
-        if self._course.ledger.nearly_full and self._course.scheduler.halted is not Halt.STORE:
-            self._course.store_failed(StoreError("the disk is full; what was under way has just been recorded"))
+        self._course.end_if_full()
         stop_at = self._stop_at()
         if stop_at is not None and now >= stop_at and self._course.scheduler.halted is None:
             self._course.halt(Halt.STOP_AFTER, "stop_after has passed")

@@ -93,6 +93,8 @@ class Submitter:
             return wire.NotSent("the intent could not be recorded")
         except cancelled:
             return wire.NotSent("interrupted before it was sent")
+        if self._course.end_if_full():  # its intent took the reserve: there is no room for its image
+            return wire.NotSent("the disk is full")
         try:
             return await self._course.edges.service.submit(body)
         except cancelled:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from rsbatch.errors import Exit, StoreError
+from rsbatch.ledger.memory import MemoryLedgerFile
 from rsbatch.lifecycle import State
 from rsbatch.model import Limits, Rules, Task
 from rsbatch.session import render
@@ -211,12 +212,21 @@ def test_an_order_that_fits_is_reserved_while_others_are_open(world: World) -> N
 
 
 def test_a_run_whose_reserve_was_spent_comes_to_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rsbatch.ledger.memory import MemoryLedgerFile
-
     monkeypatch.setattr(MemoryLedgerFile, "nearly_full", property(lambda file: file.size > 3000))
     result = world.run(tasks(30))
     assert (result.exit_code, "disk is full" in result.message) == (Exit.STORE, True)
     assert sum(world.paid().values()) < 30
+
+
+def test_an_order_whose_intent_took_the_reserve_is_not_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(MemoryLedgerFile, "nearly_full", property(lambda file: b'"submitting"' in world.disk.data))
+        result = world.run(tasks(3))
+    assert (result.exit_code, "disk is full" in result.message) == (Exit.STORE, True)
+    assert (world.paid(), result.this_run.submitted) == ({}, 0)
+    assert {h.state for h in world.state.histories()} == {State.NOT_SUBMITTED}
+    assert world.run(tasks(3)).exit_code is Exit.OK
+    assert list(world.paid().values()) == [1, 1, 1]
 
 
 def test_nothing_is_written_after_a_failed_write(world: World) -> None:
