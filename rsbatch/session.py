@@ -27,6 +27,7 @@ from rsbatch.ledger import records
 from rsbatch.ledger.local import NAME, RESERVE, LocalLedgerFile, open_ledger, read_ledger
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.ledger.writer import Ledger
+from rsbatch.lifecycle import State
 from rsbatch.manifest.check import check
 from rsbatch.manifest.expand import Manifest
 from rsbatch.manifest.load import load_manifest
@@ -155,15 +156,17 @@ def match(
     selection = project.options.selection
     matcher = Matcher(state, selection)
     lookout = Lookout(project.folder, state, project.service, project.manifest.name)
-    submits_again = {(h.task, h.key) for h in state.unsettled() if h.submittable} if buying else set()
+    unsettled = state.unsettled() if buying else ()
+    ends_here = {(h.task, h.key): h for h in unsettled if h.submittable or h.state is State.SUBMITTING}
     names_fit = None if sys.getfilesystemencoding() == "utf-8" else _check_name
     unpriced: list[Task] = []
 
     def visit(task: Task) -> None:
         go_on()
         tick(1)
-        if (not matcher.visit(task) or (task.id, task.key) in submits_again) and buying:
-            lookout.check(task.key, task.path)
+        last = ends_here.get((task.id, task.key))
+        if (not matcher.visit(task) or last is not None) and buying:
+            lookout.check(task.key, task.path, last)
         if names_fit is not None:
             names_fit(task)
         if buying and project.rules.budget is not None and task.usd is None and len(unpriced) < _UNPRICED_KEPT:

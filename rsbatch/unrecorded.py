@@ -15,8 +15,9 @@ from pathlib import Path
 from rsbatch import sidecar
 from rsbatch.errors import StoreError
 from rsbatch.ledger.local import NAME
+from rsbatch.ledger.mend import may_lack
 from rsbatch.ledger.records import to_json
-from rsbatch.ledger.state import LedgerState
+from rsbatch.ledger.state import History, LedgerState
 from rsbatch.model import EXT
 from rsbatch.sidecar import Sidecar
 
@@ -61,21 +62,24 @@ class Lookout:
         self._whose = service, name
         self._needed = state.seq > 0 and folder.is_dir()
 
-    def find(self, key: str, path: str) -> tuple[Path, Sidecar] | None:
-        """Give the sidecar of an image of this very request at its path, if no record is of its job."""
+    def find(self, key: str, path: str, history: History | None) -> tuple[Path, Sidecar] | None:
+        """Give the sidecar of an image of this very request at its path, if no record is of its job.
+
+        `history` is the task's; one that a run would not submit lacks only the image of an open submission.
+        """
         if not self._needed:
             return None
         for ending in sidecar.FORMATS:
             beside = f"{self._folder}{os.sep}{path.replace(EXT, ending)}.json"
             if os.path.lexists(beside):  # sooner told than by a path of pathlib, for each task that is new
                 one = read_sidecar(Path(beside))
-                if one is not None and one.key == key and self._is_unrecorded(one):
+                if one is not None and one.key == key and may_lack(history, one) and self._is_unrecorded(one):
                     return Path(beside), one
         return None
 
-    def check(self, key: str, path: str) -> None:
+    def check(self, key: str, path: str, history: History | None) -> None:
         """Raise StoreError if there is such an image."""
-        found = self.find(key, path)
+        found = self.find(key, path, history)
         if found is not None:
             beside, one = found
             raise StoreError(

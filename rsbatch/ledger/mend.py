@@ -80,6 +80,16 @@ def _read(line: bytes, number: int, found: Salvage) -> dict[str, Any]:
     return value
 
 
+def may_lack(history: History | None, image: Sidecar) -> bool:
+    """Tell if the records of an image of a task may be those that are lost after what its history says.
+
+    An intent without an answer has the image of that very submission: a run makes each attempt once.
+    """
+    if history is None or history.submittable:
+        return True
+    return history.state is State.SUBMITTING and (history.attempt, history.run) == (image.attempt, image.run)
+
+
 class Rebuild:
     """A new ledger in the making: `lines` are its bytes so far, `state` what they say.
 
@@ -180,7 +190,7 @@ class Rebuild:
             history = self.state.get(task, key) if (task, key) not in adopted else None
             whole = len({s.image for s in found}) == found[0].images
             taken = self.state.of_job(job_id) is not None
-            if whole and not taken and (history is None or history.submittable):
+            if whole and not taken and may_lack(history, found[0]):
                 self.adopt(found)
                 adopted.add((task, key))
 
@@ -191,11 +201,13 @@ class Rebuild:
         task, key, job_id = found.task, found.key, found.job_id
         files = [asdict(s.file) for s in ordered]
         stem = found.file.path.removesuffix(f".{found.file.format}")
-        self.put(
-            records.submitting(
-                task, key, attempt=found.attempt, request=found.request, usd=found.usd, path=f"{stem}.{EXT}"
+        history = self.state.get(task, key)
+        if history is None or history.state is not State.SUBMITTING:
+            self.put(
+                records.submitting(
+                    task, key, attempt=found.attempt, request=found.request, usd=found.usd, path=f"{stem}.{EXT}"
+                )
             )
-        )
         request_id = found.request_id
         self.put(records.submitted(task, key, attempt=found.attempt, job_id=job_id, request_id=request_id))
         self.put(records.generated(task, key, job_id=job_id, images=found.images, waited_s=0, queries=0))

@@ -310,6 +310,16 @@ def test_a_job_is_adopted_by_nobody_else_and_takes_no_ones_place() -> None:
     assert snapshot(rebuild.state) == before
 
 
+@pytest.mark.parametrize(("attempt", "run", "state"), [(1, "r", "saved"), (2, "r", "held"), (1, "s", "held")])
+def test_an_intent_takes_the_image_of_its_own_submission(attempt: int, run: str, state: str) -> None:
+    rebuild = Rebuild(NOW, "repair")
+    rebuild.put(CAT.submitting(), run="r")
+    rebuild.adopt_all([sidecar(attempt=attempt, run=run)])
+    rebuild.doubt_the_rest([])
+    (history,) = replay(io.BytesIO(b"".join(rebuild.lines)), "L").state.of_key(key_of("cat"))
+    assert (history.state, history.attempt) == (State(state), 1)
+
+
 @pytest.mark.parametrize("state", sorted(SUBMITTABLE))
 def test_a_task_of_which_no_job_came_takes_one_that_lies_there(state: State) -> None:
     rebuild = Rebuild(NOW, "repair")
