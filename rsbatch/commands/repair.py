@@ -10,6 +10,7 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rsbatch import __version__, sidecar
 from rsbatch.clock import SystemClock
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def _rebuild(project: Project, found: Salvage, sidecars: list[Path]) -> Rebuild:
     clock = SystemClock()
     rebuild = Rebuild(clock.wall(), new_run_id(clock))
-    if not found.values or found.values[0]["type"] != "run_started":
+    if not found.values or not _says_whose(found.values[0]):
         started = records.run_started(
             service=project.service,
             name=project.manifest.name,
@@ -81,6 +82,10 @@ def _rebuild(project: Project, found: Salvage, sidecars: list[Path]) -> Rebuild:
     return rebuild
 
 
+def _says_whose(value: dict[str, Any]) -> bool:
+    return value["type"] == "run_started" and {"service", "name"} <= value.keys()
+
+
 def _lost_end(project: Project, found: Salvage) -> list[str]:
     """Give what is wrong with a ledger whose lines are sound: images of its tasks were paid for after the last one."""
     state = found.state
@@ -88,8 +93,7 @@ def _lost_end(project: Project, found: Salvage) -> list[str]:
     lookout = Lookout(project.folder, state, project.service, project.manifest.name)
     places = []
     for task in project.manifest.tasks([]):
-        history = state.get(task.id, task.key)
-        there = lookout.find(task.key, task.path) if history is None or history.submittable else None
+        there = lookout.find(task.key, task.path, state.get(task.id, task.key))
         if there is not None:
             places.append(there[0].relative_to(project.folder).as_posix().removesuffix(".json"))
     return [f"it knows nothing of the image {place}" for place in places]

@@ -148,15 +148,20 @@ class _Twins:
         return next(entry for entry in self.manifest.entries if entry.index == index)
 
     def _where(self, task: Task) -> str:
-        row = f", row or file {task.origin.row}" if task.origin.row else ""
-        return f"tasks[{task.origin.entry}] in line {task.origin.line}{row}"
+        row = self._row(task)
+        return f"tasks[{task.origin.entry}] in line {task.origin.line}" + (row and f", {row}")
+
+    def _row(self, task: Task) -> str:
+        if not task.origin.row:
+            return ""
+        return f"{'file' if self._entry(task.origin.entry).rows is None else 'row'} {task.origin.row}"
 
     def _note(self, kind: str, first: Task, task: Task, message: str) -> None:
         place = (first.origin.entry, task.origin.entry, kind)
         self.counts[place] += 1
         if self.counts[place] <= _SHOWN_TWINS:
-            row = f" (row or file {task.origin.row})" if task.origin.row else ""
-            self.found[place].append(self._place(kind, task).problem(message + row))
+            row = self._row(task)
+            self.found[place].append(self._place(kind, task).problem(message + (row and f" ({row})")))
 
     def _place(self, kind: str, task: Task) -> Place:
         entry = self._entry(task.origin.entry)

@@ -47,7 +47,11 @@ def test_checked(folder: Folder) -> None:
         ),
         (
             "- {id: a, prompt: 'x{{ row.v }}', rows: t.csv}",
-            ["3:10 tasks[0].id: the id 'a' is that of tasks[0] in line 3, row or file 1 too (row or file 2)"],
+            ["3:10 tasks[0].id: the id 'a' is that of tasks[0] in line 3, row 1 too (row 2)"],
+        ),
+        (
+            "- {id: a, prompt: 'x{{ file.stem }}', files: '*.csv'}",
+            ["3:10 tasks[0].id: the id 'a' is that of tasks[0] in line 3, file 1 too (file 2)"],
         ),
         (
             "- {id: A, prompt: x}\n- {id: a, prompt: y}",
@@ -57,6 +61,7 @@ def test_checked(folder: Folder) -> None:
 )  # fmt: skip
 def test_twins(folder: Folder, tasks: str, messages: list[str]) -> None:
     folder.write("t.csv", "v\n1\n2\n")
+    folder.write("u.csv", "v\n")
     assert folder.messages("version: 1\ntasks:\n" + "".join(f"  {line}\n" for line in tasks.splitlines())) == messages
 
 

@@ -279,15 +279,45 @@ def test_an_older_copy_of_the_ledger_buys_nothing_again(
     assert (output / NAME).read_bytes() == before
 
 
+def _cut_after_the_intent(output: Path) -> dict[str, Any]:
+    """Leave the ledger as it was while the second image's submission was open; gives its intent."""
+    after = _older(output).splitlines(True)
+    (number, intent) = next((n, line) for n, line in enumerate(after) if b'"dog"' in line)
+    (output / NAME).write_bytes(b"".join(after[: number + 1]))
+    value: dict[str, Any] = json.loads(intent)
+    return value
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_an_intent_whose_image_lies_there_tells_of_an_older_copy(output: Path, command: str) -> None:
+    _cut_after_the_intent(output)
+    Path("m.yaml").write_text(Path("m.yaml").read_text() + "  - {id: owl, prompt: An owl, size: 16x16}\n")
+    before = (output / NAME).read_bytes()
+    assert simulated(command) == 4
+    assert (output / NAME).read_bytes() == before, "the owl may have been bought, too"
+    assert simulated("repair") == 0
+    assert simulated("run") == 1
+    assert [kind for kind in types(output) if kind in {"submitting", "saved", "in_doubt"}] == [
+        *("submitting", "saved", "submitting", "saved", "in_doubt")
+    ]
+
+
+def test_an_image_of_another_submission_settles_no_intent(output: Path) -> None:
+    _cut_after_the_intent(output)
+    value = json.loads((output / "dog.png.json").read_text())
+    (output / "dog.png.json").write_text(json.dumps({**value, "attempt": 2}))
+    assert simulated("run") == 1
+    assert types(output)[-2:] == ["in_doubt", "run_ended"]
+
+
 def test_a_refusal_in_an_older_copy_of_the_ledger_hides_no_payment(output: Path) -> None:
-    after = _older(output)
-    (number, first) = next((n, line) for n, line in enumerate(after.splitlines(True)) if b'"dog"' in line)
-    value = json.loads(first)
+    value = _cut_after_the_intent(output)
     stamp = {"ts": records.seconds_of(value["ts"]), "run": value["run"]}
     task = value["task"], value["key"]
     refusal = records.not_submitted(*task, attempt=1, reason="HTTP 429", status=429)
     line, _ = records.encode(refusal, seq=value["seq"] + 1, **stamp)
-    (output / NAME).write_bytes(b"".join(after.splitlines(True)[: number + 1]) + line)
+    with (output / NAME).open("ab") as file:
+        file.write(line)
     before = types(output)
     assert simulated("run") == 4
     assert types(output) == before
@@ -364,6 +394,17 @@ def test_a_folder_on_a_disk_that_is_not_mounted_is_not_an_empty_one(
     assert simulated(command) == 4
     assert f"{output}: it leads to a place that is not there" in capsys.readouterr().err
     assert {*output.parent.iterdir()} == {output, away}
+
+
+def test_a_first_record_that_does_not_say_whose_the_ledger_is_gets_one_before_it(output: Path) -> None:
+    first, *rest = (output / NAME).read_bytes().splitlines(True)
+    nobodys = records.Record("run_started", "", "", {"tasks": 1})
+    line, _ = records.encode(nobodys, seq=1, ts=0.0, run=json.loads(first)["run"])
+    (output / NAME).write_bytes(b"".join([line, *rest]))
+    assert simulated("run") == 4
+    assert simulated("repair") == 0
+    assert simulated("run") == 0
+    assert [kind for kind in types(output) if kind in {"submitting", "saved"}] == ["submitting", "saved"]
 
 
 def test_repair_is_for_the_manifests_own_ledger_and_a_manifest_that_is_right(output: Path) -> None:
