@@ -3,7 +3,7 @@
 #   make demo    a dozen images from the built-in simulator: no key, no cost
 #   make test    all that CI runs
 #   make torture the long tries to make it lose or pay twice (hours; as root for power cuts)
-#   make bench   the figures: speed, CPU, memory (about an hour; quiet machine)
+#   make bench   the figures: speed, CPU, memory (two hours; quiet machine)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
