@@ -25,9 +25,9 @@ from rsbatch.errors import Interrupted, ManifestError, Problem, RsbatchError, St
 from rsbatch.keys import find_key
 from rsbatch.ledger import records
 from rsbatch.ledger.local import NAME, RESERVE, LocalLedgerFile, open_ledger, read_ledger
+from rsbatch.ledger.mend import ends_before_a_job
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.ledger.writer import Ledger
-from rsbatch.lifecycle import State
 from rsbatch.manifest.check import check
 from rsbatch.manifest.expand import Manifest
 from rsbatch.manifest.load import load_manifest
@@ -157,7 +157,7 @@ def match(
     matcher = Matcher(state, selection)
     lookout = Lookout(project.folder, state, project.service, project.manifest.name)
     unsettled = state.unsettled() if buying else ()
-    ends_here = {(h.task, h.key): h for h in unsettled if h.submittable or h.state is State.SUBMITTING}
+    ends_here = {(h.task, h.key): h for h in unsettled if ends_before_a_job(h)}
     names_fit = None if sys.getfilesystemencoding() == "utf-8" else _check_name
     unpriced: list[Task] = []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from rsbatch import sidecar
 from rsbatch.errors import StoreError
 from rsbatch.ledger.local import NAME
-from rsbatch.ledger.mend import may_lack
+from rsbatch.ledger.mend import ends_before_a_job
 from rsbatch.ledger.records import to_json
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.model import EXT
@@ -65,15 +65,15 @@ class Lookout:
     def find(self, key: str, path: str, history: History | None) -> tuple[Path, Sidecar] | None:
         """Give the sidecar of an image of this very request at its path, if no record is of its job.
 
-        `history` is the task's; one that a run would not submit lacks only the image of an open submission.
+        `history` is the task's, None where it has none.
         """
-        if not self._needed:
+        if not self._needed or not ends_before_a_job(history):
             return None
         for ending in sidecar.FORMATS:
             beside = f"{self._folder}{os.sep}{path.replace(EXT, ending)}.json"
             if os.path.lexists(beside):  # sooner told than by a path of pathlib, for each task that is new
                 one = read_sidecar(Path(beside))
-                if one is not None and one.key == key and may_lack(history, one) and self._is_unrecorded(one):
+                if one is not None and one.key == key and self._is_unrecorded(one):
                     return Path(beside), one
         return None
 

@@ -83,7 +83,9 @@ def _rebuild(project: Project, found: Salvage, sidecars: list[Path]) -> Rebuild:
 
 
 def _says_whose(value: dict[str, Any]) -> bool:
-    return value["type"] == "run_started" and {"service", "name"} <= value.keys()
+    alone = Rebuild(0.0, "")
+    alone.keep(value)
+    return alone.state.service is not None
 
 
 def _lost_end(project: Project, found: Salvage) -> list[str]:

@@ -80,10 +80,16 @@ def _read(line: bytes, number: int, found: Salvage) -> dict[str, Any]:
     return value
 
 
-def may_lack(history: History | None, image: Sidecar) -> bool:
-    """Tell if the records of an image of a task may be those that are lost after what its history says.
+def ends_before_a_job(history: History | None) -> bool:
+    """Tell if a task's history ends where a job may follow, so that an image of it tells of records that are lost."""
+    return history is None or history.submittable or history.state is State.SUBMITTING
 
-    An intent without an answer has the image of that very submission: a run makes each attempt once.
+
+def _is_image_of(history: History | None, image: Sidecar) -> bool:
+    """Tell if an image that is in no record may be given to its task.
+
+    Where an intent has no answer it must be of that very submission, which can be told where one run submitted and
+    saved it: a run makes each attempt once.
     """
     if history is None or history.submittable:
         return True
@@ -190,7 +196,7 @@ class Rebuild:
             history = self.state.get(task, key) if (task, key) not in adopted else None
             whole = len({s.image for s in found}) == found[0].images
             taken = self.state.of_job(job_id) is not None
-            if whole and not taken and may_lack(history, found[0]):
+            if whole and not taken and _is_image_of(history, found[0]):
                 self.adopt(found)
                 adopted.add((task, key))
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -302,12 +303,21 @@ def test_an_intent_whose_image_lies_there_tells_of_an_older_copy(output: Path, c
     ]
 
 
-def test_an_image_of_another_submission_settles_no_intent(output: Path) -> None:
+@pytest.mark.parametrize("change", [{"attempt": 2}, {"run": "the one that went on with it"}])
+def test_an_image_that_may_be_of_another_submission_leaves_its_task_held(
+    output: Path, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     _cut_after_the_intent(output)
     value = json.loads((output / "dog.png.json").read_text())
-    (output / "dog.png.json").write_text(json.dumps({**value, "attempt": 2}))
+    (output / "dog.png.json").write_text(json.dumps({**value, **change}))
+    assert simulated("run") == 4
+    assert simulated("repair") == 0
     assert simulated("run") == 1
-    assert types(output)[-2:] == ["in_doubt", "run_ended"]
+    assert [kind for kind in types(output) if kind in {"submitting", "saved", "in_doubt"}] == [
+        *("submitting", "saved", "submitting", "in_doubt")
+    ]
+    assert simulated("repair") == 0
+    assert "nothing to repair" in capsys.readouterr().out
 
 
 def test_a_refusal_in_an_older_copy_of_the_ledger_hides_no_payment(output: Path) -> None:
@@ -396,10 +406,14 @@ def test_a_folder_on_a_disk_that_is_not_mounted_is_not_an_empty_one(
     assert {*output.parent.iterdir()} == {output, away}
 
 
-def test_a_first_record_that_does_not_say_whose_the_ledger_is_gets_one_before_it(output: Path) -> None:
+@pytest.mark.parametrize("lacks", ["service", "name", "ts"])
+def test_a_first_record_that_does_not_say_whose_the_ledger_is_gets_one_before_it(output: Path, lacks: str) -> None:
     first, *rest = (output / NAME).read_bytes().splitlines(True)
-    nobodys = records.Record("run_started", "", "", {"tasks": 1})
-    line, _ = records.encode(nobodys, seq=1, ts=0.0, run=json.loads(first)["run"])
+    value = {name: "" if lacks == name == "ts" else v for name, v in json.loads(first).items() if name != "crc"}
+    if lacks != "ts":
+        del value[lacks]
+    body = records.to_json(value)[:-1]
+    line = b'%s,"crc":"%08x"}\n' % (body, zlib.crc32(body))
     (output / NAME).write_bytes(b"".join([line, *rest]))
     assert simulated("run") == 4
     assert simulated("repair") == 0
