@@ -12,7 +12,7 @@ from core_help import JSON, NOW, Book, Steps, at, key_of, quick, saved_file, sna
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsbatch.ledger.mend import LOST, Rebuild, salvage
+from rsbatch.ledger.mend import LOST, Rebuild, ends_before_a_job, salvage
 from rsbatch.ledger.records import UNDER_REPAIR, BadLine, Record, decode, encode
 from rsbatch.ledger.replay import lines, replay
 from rsbatch.ledger.state import Bucket
@@ -308,6 +308,13 @@ def test_a_job_is_adopted_by_nobody_else_and_takes_no_ones_place() -> None:
     renamed, older = sidecar(task="tom"), sidecar(job_id="job-old")
     rebuild.adopt_all([renamed, older])
     assert snapshot(rebuild.state) == before
+
+
+def test_where_a_job_may_follow() -> None:
+    assert ends_before_a_job(None)
+    for state in State:
+        (history,) = at(state).state.of_key(key_of("cat"))
+        assert ends_before_a_job(history) is (state in SUBMITTABLE | {State.SUBMITTING}), state
 
 
 @pytest.mark.parametrize(("attempt", "run", "state"), [(1, "r", "saved"), (2, "r", "held"), (1, "s", "held")])
