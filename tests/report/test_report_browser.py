@@ -159,7 +159,7 @@ def test_rejected_images_become_a_file_and_outlive_a_reload(tab: Tab, tmp_path: 
     assert "redo" in tab.one("#rejects code").text
     tab.one("#download").click()
     file = tab.downloads / "rejects.json"
-    tab.wait(file.exists)
+    tab.wait(lambda: file.exists() and file.stat().st_size)  # an empty one keeps the name until all has come
     task = batch.tasks[2]
     rejected = json.loads(file.read_text("utf-8"))["rejected"]
     assert [(one["task"], one["key"]) for one in rejected] == [(task.id, task.key)]
