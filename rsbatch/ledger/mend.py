@@ -91,9 +91,9 @@ def _is_image_of(history: History | None, image: Sidecar) -> bool:
     Where an intent has no answer it must be of that very submission, which can be told where one run submitted and
     saved it: a run makes each attempt once.
     """
-    if history is None or history.submittable:
-        return True
-    return history.state is State.SUBMITTING and (history.attempt, history.run) == (image.attempt, image.run)
+    if history is None or history.state is not State.SUBMITTING:
+        return ends_before_a_job(history)
+    return (history.attempt, history.run) == (image.attempt, image.run)
 
 
 class Rebuild:
