@@ -153,7 +153,11 @@ def _confirmed(quick: bool) -> list[Figure]:
 
 
 def _told_the_ceiling(quick: bool) -> list[Figure]:
-    """The service's jobs take 30 to 180 s: the shorter they are, the more the script's 3 seconds cost it."""
+    """The service's jobs take 30 to 180 s: the shorter they are, the more the script's 3 seconds cost it.
+
+    The best that is to be had is for a client that submits once it was told of an end: one that submits on suspicion
+    comes nearer to the oracle, for dozens of 429s a task where the rows above allow 0.03.
+    """
     figures, limits = [], Limits(in_flight=8)
     for seconds in (30.0, 45.0, 90.0):
         seeds = range(1 if quick else 3)
@@ -162,11 +166,13 @@ def _told_the_ceiling(quick: bool) -> list[Figure]:
         theirs = [run_script(case, 8) for case in cases]
         best = [oracle_seconds(case, limits.submits_per_second) for case in cases]
         races = [Race(a.seconds, b.seconds, c) for a, b, c in zip(ours, theirs, best, strict=True)]
-        waiting = median(waiting_seconds(case, limits) / b.seconds for case, b in zip(cases, theirs, strict=True))
+        waiting = [waiting_seconds(case, limits) / b.seconds for case, b in zip(cases, theirs, strict=True)]
+        oracle = brief(median(race.limit for race in races))
         name = f"makespan ÷ the usual script's, both told the ceiling of 8, {seconds:g} s at the median"
-        note = f"{told(races)}, and who submits only once told comes to {brief(waiting)}; {_both(ours, theirs)}"
-        limit = [race.limit for race in races]
-        figures.append(Figure(name, 0.95, [race.ratio for race in races], note=note, limit=limit))
+        note = (
+            f"that is for who submits once told of an end, an oracle has {oracle}; {told(races)}; {_both(ours, theirs)}"
+        )
+        figures.append(Figure(name, 0.95, [race.ratio for race in races], note=note, limit=waiting))
         if seconds == 45.0:
             delays = [a.delay / b.delay for a, b in zip(ours, theirs, strict=True)]
             used = [outcome.used for outcome in ours]
