@@ -132,6 +132,16 @@ def path_fold(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
 
 
+def place(pattern: str, ext: str, number: int) -> str:
+    """Give the path of image `number` (0-based) of a job: `a/b.{ext}` becomes `a/b.png`, `a/b~2.png`, …."""
+    path = pattern.replace(EXT, ext)
+    if number == 0:
+        return path
+    folder, slash, name = path.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    return f"{folder}{slash}{stem}~{number + 1}{dot}{suffix}"
+
+
 def check_path(pattern: str) -> str | None:
     """Say why a task's path cannot be used inside the output folder; None if it can.
 

@@ -6,7 +6,7 @@ judged by itself (`decide`). No IO: what is known of saved files comes in as siz
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -76,7 +76,8 @@ class Matcher:
     First every task is shown to `visit`, then `settle` finds the renamed ones, then `of` answers. A task uses the
     history of its own id and key; else the oldest of the same key that no task of the manifest claims.
 
-    `total` counts the manifest's tasks, `selected` those that the selection lets be submitted.
+    `total` counts the manifest's tasks, `selected` those that the selection lets be submitted. `sought` has the tasks
+    (id, key, path) whose key the ledger has by other ids alone; `settle` fills it.
     """
 
     def __init__(self, state: LedgerState, selection: Selection | None = None) -> None:
@@ -85,12 +86,22 @@ class Matcher:
         self._claimed = _Numbers()  # by `since`, of which no two histories have the same
         self._selected = _Numbers()  # those of them whose tasks are selected
         self._seeking: list[tuple[str, str, str]] = []
+        self.sought: list[tuple[str, str, str]] = []
         self._paths: dict[History, str] = {}
         self._renames: dict[tuple[str, str], History] = {}
         self.total = self.selected = 0
 
+    @classmethod
+    def over(cls, state: LedgerState, tasks: Iterable[Task]) -> Matcher:
+        """Show it all tasks of a manifest, and settle."""
+        matcher = cls(state)
+        for task in tasks:
+            matcher.visit(task)
+        matcher.settle()
+        return matcher
+
     def visit(self, task: Task) -> bool:
-        """Take in one task of the manifest; False where the ledger has no history of its id and key."""
+        """Take in one task of the manifest; False where the ledger has no history of its key, by any id."""
         self.total += 1
         self.selected += selects(self._selection, task.id)
         found = self._state.find(task.id, task.key)
@@ -102,7 +113,9 @@ class Matcher:
                 self._paths[history] = task.path
         elif self._state.of_key(task.key):
             self._seeking.append((task.id, task.key, task.path))
-        return found is not None
+        else:
+            return False
+        return True
 
     def settle(self) -> list[tuple[str, History]]:
         """Give histories to renamed tasks: pairs of the new id and the history, in the manifest's order.
@@ -117,11 +130,16 @@ class Matcher:
                 self._renames[task, key] = free
                 if free.out:
                     self._paths[free] = path
+        self.sought += seeking
         return [(task, history) for (task, _), history in self._renames.items()]
 
     def of(self, task: Task) -> History | None:
         """Give the history of a task, under whatever id the ledger has it."""
-        return self._state.get(task.id, task.key) or self._renames.get((task.id, task.key))
+        return self.named(task.id, task.key)
+
+    def named(self, task: str, key: str) -> History | None:
+        """Give the history of the task that has this id and key in the manifest, as `of` does."""
+        return self._state.get(task, key) or self._renames.get((task, key))
 
     def owns(self, history: History) -> bool:
         """Tell if a task of the manifest has this history; if not it is orphaned."""

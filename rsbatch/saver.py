@@ -13,12 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from rsbatch import __version__, sidecar
+from rsbatch.identity import place
 from rsbatch.images import inspect_image
 from rsbatch.ledger import records
 from rsbatch.ledger.records import timestamp
 from rsbatch.ledger.state import History
 from rsbatch.ledger.writer import Ledger
-from rsbatch.model import EXT, SavedFile
+from rsbatch.model import SavedFile
 from rsbatch.net.fetch import Fetcher
 from rsbatch.scheduler import Job
 from rsbatch.storage.interface import Occupied, Storage, free_name, sidecar_path, write_beside
@@ -194,16 +195,6 @@ class Saver:
 def part_name(history: History, number: int) -> str:
     """Name the part of a history's image `number` (0-based): known again after a crash."""
     return f"{history.key[:32]}-{zlib.crc32(history.task.encode()):08x}-{number + 1}"
-
-
-def place(pattern: str, ext: str, number: int) -> str:
-    """Give the path of image `number` (0-based) of a job: `a/b.{ext}` becomes `a/b.png`, `a/b~2.png`, …."""
-    path = pattern.replace(EXT, ext)
-    if number == 0:
-        return path
-    folder, slash, name = path.rpartition("/")
-    stem, dot, suffix = name.rpartition(".")
-    return f"{folder}{slash}{stem}~{number + 1}{dot}{suffix}"
 
 
 def _job_id(history: History) -> str:

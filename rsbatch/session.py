@@ -134,9 +134,8 @@ def with_redos(project: Project, state: LedgerState) -> Project:
     """Give the project with the new samples that the ledger says were asked for, by the manifest's ids."""
     if not state.redos:
         return project
-    plain, matcher = replace(project.manifest, redos={}), Matcher(state)
-    for task in plain.tasks([]):
-        matcher.visit(task)
+    plain = replace(project.manifest, redos={})
+    matcher = Matcher.over(state, plain.tasks([]))
     names = {(history.task, history.key): task for task, history in matcher.settle()}
     redos = {(names.get((task, key), task), key): number for (task, key), number in state.redos.items()}
     return replace(project, manifest=replace(plain, redos=redos))
@@ -180,6 +179,11 @@ def match(
         except ManifestError as exc:
             raise _of_redos(project.manifest, exc) from exc
     matcher.settle()
+    for name, key, path in matcher.sought:
+        go_on()
+        if buying:
+            lookout.check(key, path, matcher.named(name, key))
+    matcher.sought.clear()  # a million of them would be kept as long as the run
     if selection.patterns and not matcher.selected:
         raise UsageError(
             f"--select {' '.join(selection.patterns)} matches no task of {project.manifest.path.name}; "

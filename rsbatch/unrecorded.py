@@ -14,10 +14,12 @@ from pathlib import Path
 
 from rsbatch import sidecar
 from rsbatch.errors import StoreError
+from rsbatch.identity import place
 from rsbatch.ledger.local import NAME
-from rsbatch.ledger.mend import ends_before_a_job
+from rsbatch.ledger.mend import ends_before_a_job, may_be_given
 from rsbatch.ledger.records import to_json
 from rsbatch.ledger.state import History, LedgerState
+from rsbatch.lifecycle import State
 from rsbatch.model import EXT
 from rsbatch.sidecar import Sidecar
 
@@ -53,29 +55,46 @@ def read_sidecar(path: Path) -> Sidecar | None:
 class Lookout:
     """Looks where the images of tasks that a run would submit belong, for those that were paid for.
 
-    `service` and `name` are the ledger's.
+    `service` and `name` are the ledger's. `locked`: no run can go on while it looks.
     """
 
-    def __init__(self, folder: Path, state: LedgerState, service: str, name: str) -> None:
+    def __init__(self, folder: Path, state: LedgerState, service: str, name: str, *, locked: bool = False) -> None:
         self._folder = folder
         self._state = state
         self._whose = service, name
+        self._locked = locked
         self._needed = state.seq > 0 and folder.is_dir()
 
     def find(self, key: str, path: str, history: History | None) -> tuple[Path, Sidecar] | None:
         """Give the sidecar of an image of this very request at its path, if no record is of its job.
 
-        `history` is the task's, None where it has none.
+        `history` is the task's, None where it has none; the path that it was last submitted with is looked at, too.
+        Of a task that would only be submitted if asked for (it failed, or is held) it is an image that `repair` takes
+        in: otherwise that would leave all as it is, and the run be refused again.
         """
         if not self._needed or not ends_before_a_job(history):
             return None
-        for ending in sidecar.FORMATS:
-            beside = f"{self._folder}{os.sep}{path.replace(EXT, ending)}.json"
-            if os.path.lexists(beside):  # sooner told than by a path of pathlib, for each task that is new
+        settled = history is not None and history.state in {State.HELD, State.FAILED_FINAL}
+        known = history.path if history is not None else ""
+        for where in {path: None, known or path: None}:
+            for ending in sidecar.FORMATS:
+                beside = f"{self._folder}{os.sep}{where.replace(EXT, ending)}.json"
+                if not os.path.lexists(beside):  # sooner told than by a path of pathlib, for each task that is new
+                    continue
                 one = read_sidecar(Path(beside))
-                if one is not None and one.key == key and self._is_unrecorded(one):
+                if one is None or one.key != key or not self._is_unrecorded(one):
+                    continue
+                if not settled or (may_be_given(history, one) and self._is_whole(where, one)):
                     return Path(beside), one
         return None
+
+    def _is_whole(self, where: str, one: Sidecar) -> bool:
+        """Tell if all images of the job lie there."""
+        for number in range(one.images):
+            other = read_sidecar(self._folder / f"{place(where, one.file.format, number)}.json")
+            if other is None or (other.job_id, other.image) != (one.job_id, number + 1):
+                return False
+        return True
 
     def check(self, key: str, path: str, history: History | None) -> None:
         """Raise StoreError if there is such an image."""
@@ -92,14 +111,14 @@ class Lookout:
     def _is_unrecorded(self, one: Sidecar) -> bool:
         if not one.is_of(*self._whose) or self._state.of_job(one.job_id) is not None:
             return False
-        if self._has_by_now(one.job_id):  # a run goes on while a plan is made, and it has looked for itself
-            self._needed = False
+        if not self._locked and self._has_by_now(one.job_id):
+            self._needed = False  # a run goes on while a plan is made, and it has looked for itself
         return self._needed
 
     def _has_by_now(self, job_id: str) -> bool:
         """Tell if the job is in the ledger's file: its id is, durably, before anything comes of it."""
         try:
             with (self._folder / NAME).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-                return data.find(to_json(job_id)) >= 0
+                return data.find(b'"job_id":' + to_json(job_id)) >= 0
         except (OSError, ValueError):
             return False

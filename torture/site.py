@@ -366,10 +366,7 @@ def repair(place: Place, work: Sequence[Task], watch: Watch | None = None) -> No
         for value in found.values:
             rebuild.keep(value)
         _adopt(place, rebuild)
-        matcher = Matcher(rebuild.state)
-        for one in work:
-            matcher.visit(one)
-        matcher.settle()
+        matcher = Matcher.over(rebuild.state, work)
         rebuild.doubt_the_rest([(t.id, t.key) for t in work if matcher.of(t) is None])
         replace_ledger(path, b"".join(rebuild.lines), fs)
 

@@ -7,9 +7,10 @@ harmless is in doubt: a lost line may have been the intent of any task. No job i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
+from operator import itemgetter
 from typing import Any
 
 from rsbatch.ledger import records
@@ -23,6 +24,7 @@ LOST = "records of the ledger are lost: it may have been submitted"
 
 _COMMON = {"v", "seq", "ts", "run", "type", "task", "key", "crc"}
 _HARMLESS = {State.SAVED, State.FAILED_FINAL, State.HELD}
+_UNANSWERED = frozenset({State.SUBMITTING, State.HELD})
 _WITH_JOB = {Event.SUBMITTED, Event.ATTACHED, Event.GENERATED, Event.DOWNLOADED, Event.SAVED, Event.PARKED}
 
 
@@ -82,30 +84,60 @@ def _read(line: bytes, number: int, found: Salvage) -> dict[str, Any]:
 
 def ends_before_a_job(history: History | None) -> bool:
     """Tell if a task's history ends where a job may follow, so that an image of it tells of records that are lost."""
-    return history is None or history.submittable or history.state is State.SUBMITTING
+    return history is None or history.submittable or history.state in _UNANSWERED | {State.FAILED_FINAL}
 
 
-def _is_image_of(history: History | None, image: Sidecar) -> bool:
+def may_be_given(history: History | None, image: Sidecar) -> bool:
     """Tell if an image that is in no record may be given to its task.
 
-    Where an intent has no answer it must be of that very submission, which can be told where one run submitted and
-    saved it: a run makes each attempt once.
+    Where an intent has no answer, known or in doubt, it must be of that very submission, or of a later one: before
+    that the doubt was settled, by a record that is lost.
     """
-    if history is None or history.state is not State.SUBMITTING:
+    if history is None or history.state not in _UNANSWERED:
         return ends_before_a_job(history)
+    return image.attempt > history.attempt or _is_of_its_submission(history, image)
+
+
+def _is_of_its_submission(history: History, image: Sidecar) -> bool:
+    """Tell if an image is of a history's newest submission, where one run made that and saved it.
+
+    A run makes each attempt once.
+    """
     return (history.attempt, history.run) == (image.attempt, image.run)
+
+
+def lost_jobs(state: LedgerState, sidecars: Iterable[Sidecar]) -> Iterator[list[Sidecar]]:
+    """Give the sidecars of each job whose records `state` lacks, where all its images lie there; by id, key and time.
+
+    Their tasks have the ids that the ledger has for them by now. Of several that say they are of the same image the
+    first is taken. A task may have been bought several times.
+    """
+    groups: defaultdict[tuple[str, str, str, str], dict[int, Sidecar]] = defaultdict(dict)
+    for one in sidecars:
+        task = state.name_of(one.task, one.key)
+        groups[task, one.key, one.submitted, one.job_id].setdefault(one.image, replace(one, task=task))
+    given = set()
+    for (task, key, _, job_id), images in sorted(groups.items(), key=itemgetter(0)):
+        found = list(images.values())
+        history = state.get(task, key) if (task, key) not in given else None
+        taken = state.of_job(job_id) is not None
+        if len(found) == found[0].images and not taken and may_be_given(history, found[0]):
+            given.add((task, key))
+            yield found
 
 
 class Rebuild:
     """A new ledger in the making: `lines` are its bytes so far, `state` what they say.
 
-    `now` (seconds since 1970) and `run` stamp the records that are added.
+    `now` (seconds since 1970) and `run` stamp the records that are added. `unplaced` has the sidecars of jobs that no
+    task was given.
     """
 
     def __init__(self, now: float, run: str) -> None:
         self.state = LedgerState()
         self.lines: list[bytes] = []
         self.left_out = 0
+        self.unplaced: list[Sidecar] = []
         self._now = now
         self._run = run
         self._end = 0
@@ -188,17 +220,10 @@ class Rebuild:
 
     def adopt_all(self, sidecars: Iterable[Sidecar]) -> None:
         """Adopt every job whose records are lost and all of whose sidecars are there; each has its true path."""
-        groups: defaultdict[tuple[str, str, str, str], list[Sidecar]] = defaultdict(list)
-        for one in sidecars:
-            groups[one.task, one.key, one.submitted, one.job_id].append(one)
-        adopted = set()  # a task may have been bought several times, each with an image of its own
-        for (task, key, _, job_id), found in sorted(groups.items()):
-            history = self.state.get(task, key) if (task, key) not in adopted else None
-            whole = len({s.image for s in found}) == found[0].images
-            taken = self.state.of_job(job_id) is not None
-            if whole and not taken and _is_image_of(history, found[0]):
-                self.adopt(found)
-                adopted.add((task, key))
+        images = list(sidecars)
+        for found in lost_jobs(self.state, images):
+            self.adopt(found)
+        self.unplaced = [one for one in images if self.state.of_job(one.job_id) is None]
 
     def adopt(self, sidecars: Sequence[Sidecar]) -> None:
         """Add one saved job by what lies beside its images: all sidecars of one (task, key), in any order."""
@@ -206,16 +231,24 @@ class Rebuild:
         found = ordered[0]
         task, key, job_id = found.task, found.key, found.job_id
         files = [asdict(s.file) for s in ordered]
-        stem = found.file.path.removesuffix(f".{found.file.format}")
-        history = self.state.get(task, key)
-        if history is None or history.state is not State.SUBMITTING:
-            self.put(
-                records.submitting(
-                    task, key, attempt=found.attempt, request=found.request, usd=found.usd, path=f"{stem}.{EXT}"
-                )
-            )
-        request_id = found.request_id
-        self.put(records.submitted(task, key, attempt=found.attempt, job_id=job_id, request_id=request_id))
+        self._submit(found)
         self.put(records.generated(task, key, job_id=job_id, images=found.images, waited_s=0, queries=0))
         self.put(Record("downloaded", task, key, {"job_id": job_id, "files": files}))
         self.put(Record("saved", task, key, {"job_id": job_id, "files": files}))
+
+    def _submit(self, one: Sidecar) -> None:
+        """Put the submission that an image is of, after whatever is known of its task."""
+        task, key = one.task, one.key
+        history, intended = self.state.get(task, key), False
+        if history is not None and history.state in _UNANSWERED:
+            intended = _is_of_its_submission(history, one)
+            if intended and history.state is State.HELD:
+                self.put(records.resolved(task, key, how="attached", job_id=one.job_id))
+                return
+            if not intended:
+                self._doubt(task, key)
+                self.put(records.resolved(task, key, how="resubmit"))
+        if not intended:
+            path = f"{one.file.path.removesuffix(f'.{one.file.format}')}.{EXT}"
+            self.put(records.submitting(task, key, attempt=one.attempt, request=one.request, usd=one.usd, path=path))
+        self.put(records.submitted(task, key, attempt=one.attempt, job_id=one.job_id, request_id=one.request_id))

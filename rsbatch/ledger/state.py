@@ -135,6 +135,7 @@ class LedgerState:
         self._by_id: dict[str, list[History]] | None = None  # made when it is first asked for, as is the next
         self._by_job: dict[str, History] | None = None
         self._former_jobs: dict[str, History] = {}
+        self._names: dict[tuple[str, str], str] = {}  # of renamed histories the next id, by the one before and the key
         self._owners: dict[str, History] = {}
 
     # what can be asked
@@ -170,6 +171,12 @@ class LedgerState:
 
     _held = get
     """The same, of a history that is about to change."""
+
+    def name_of(self, task: str, key: str) -> str:
+        """Give the id that a history has by now which had this one; the same where it was not renamed."""
+        while (task, key) in self._names and self.get(task, key) is None:
+            task = self._names[task, key]
+        return task
 
     def of_key(self, key: str) -> list[History]:
         """All histories of a key, oldest first."""
@@ -304,6 +311,8 @@ class LedgerState:
             self._by_id[old].remove(history)
             self._by_id.setdefault(new, []).append(history)
         history.task = new
+        self._names.pop((new, key), None)
+        self._names[old, key] = new
         if (old, key) in self.redos:
             self.redos[new, key] = self.redos.pop((old, key))
 

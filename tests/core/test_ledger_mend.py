@@ -295,6 +295,7 @@ def test_only_whole_jobs_whose_records_are_lost_are_adopted() -> None:
     rebuild.adopt_all([again, half, known, owl])
     assert [h.state for h in rebuild.state.of_key(key_of("cat"))] == [State.SUBMITTED], "its records are not lost"
     assert rebuild.state.of_job("job-fox") is None
+    assert rebuild.unplaced == [half]
     assert rebuild.state.of_job("job-owl") is rebuild.state.of_job("job-owl-2") is not None, "bought twice, both known"
     again = replay(io.BytesIO(b"".join(rebuild.lines)), "L")
     assert again.state.spend.usd[Bucket.DELIVERED] == 2 * Decimal("0.05")
@@ -310,24 +311,45 @@ def test_a_job_is_adopted_by_nobody_else_and_takes_no_ones_place() -> None:
     assert snapshot(rebuild.state) == before
 
 
+BEFORE_A_JOB = SUBMITTABLE | {State.SUBMITTING, State.HELD, State.FAILED_FINAL}
+
+
 def test_where_a_job_may_follow() -> None:
     assert ends_before_a_job(None)
     for state in State:
         (history,) = at(state).state.of_key(key_of("cat"))
-        assert ends_before_a_job(history) is (state in SUBMITTABLE | {State.SUBMITTING}), state
+        assert ends_before_a_job(history) is (state in BEFORE_A_JOB), state
 
 
-@pytest.mark.parametrize(("attempt", "run", "state"), [(1, "r", "saved"), (2, "r", "held"), (1, "s", "held")])
-def test_an_intent_takes_the_image_of_its_own_submission(attempt: int, run: str, state: str) -> None:
+@pytest.mark.parametrize("doubted", [False, True])
+@pytest.mark.parametrize(
+    ("attempt", "run", "state", "unknown"),
+    [(1, "r", "saved", "0"), (2, "s", "saved", "0.05"), (1, "s", "held", "0.05"), (0, "s", "held", "0.05")],
+)
+def test_an_intent_takes_the_image_of_its_own_submission_or_of_a_later_one(
+    attempt: int, run: str, state: str, unknown: str, *, doubted: bool
+) -> None:
     rebuild = Rebuild(NOW, "repair")
     rebuild.put(CAT.submitting(), run="r")
+    if doubted:
+        rebuild.put(CAT.in_doubt())
     rebuild.adopt_all([sidecar(attempt=attempt, run=run)])
     rebuild.doubt_the_rest([])
-    (history,) = replay(io.BytesIO(b"".join(rebuild.lines)), "L").state.of_key(key_of("cat"))
-    assert (history.state, history.attempt) == (State(state), 1)
+    again = replay(io.BytesIO(b"".join(rebuild.lines)), "L").state
+    (history,) = again.of_key(key_of("cat"))
+    assert (history.state, history.attempt) == (State(state), max(attempt, 1))
+    assert again.spend.usd[Bucket.UNKNOWN] == Decimal(unknown), "an earlier submission may have been charged"
 
 
-@pytest.mark.parametrize("state", sorted(SUBMITTABLE))
+def test_of_two_that_say_they_are_the_same_image_the_first_is_taken() -> None:
+    rebuild = Rebuild(NOW, "repair")
+    copy = replace(sidecar(1, 2), file=saved_file("copy/cat.png"))
+    rebuild.adopt_all([sidecar(1, 2), sidecar(2, 2), copy])
+    (history,) = rebuild.state.of_key(key_of("cat"))
+    assert [file.path for file in history.files] == ["sub/cat.png", "sub/cat~2.png"]
+
+
+@pytest.mark.parametrize("state", sorted(SUBMITTABLE | {State.FAILED_FINAL}))
 def test_a_task_of_which_no_job_came_takes_one_that_lies_there(state: State) -> None:
     rebuild = Rebuild(NOW, "repair")
     for record in CAT.to(state):

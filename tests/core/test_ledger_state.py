@@ -133,6 +133,16 @@ def test_a_rename_takes_all_along() -> None:
     assert book.state.of_key(key_of("cat")) == [history]
 
 
+def test_a_history_is_found_by_an_id_that_it_had() -> None:
+    key = key_of("cat")
+    kitten, tom = Steps("kitten", key), Steps("tom", key)
+    book = at(State.SUBMITTED).put(kitten.renamed("cat"), tom.renamed("kitten"))
+    assert [book.state.name_of(name, key) for name in ("cat", "kitten", "tom", "dog")] == ["tom", "tom", "tom", "dog"]
+    assert book.state.name_of("cat", "other") == "cat"
+    book.put(CAT.renamed("tom"))
+    assert [book.state.name_of(name, key) for name in ("cat", "kitten", "tom")] == ["cat"] * 3
+
+
 def test_a_rename_leaves_the_other_histories_of_the_id() -> None:
     book = Book().put(CAT.submitting(), Steps("cat", key="k2").submitting(), Steps("kitten", key="k2").renamed("cat"))
     assert [h.key for h in book.state.of_id("cat")] == [key_of("cat")]

@@ -195,6 +195,22 @@ def test_its_own_history_first() -> None:
     assert found.total == 1
 
 
+def test_whose_key_the_ledger_has_by_other_ids_alone() -> None:
+    book = Book().put(Steps("cat", "K").submitting(), Steps("old", "L").submitting())
+    found = Matcher(book.state)
+    asked = [("cat", "K"), ("new", "L"), ("more", "L"), ("dog", "M")]
+    assert [found.visit(task(name, key=key, path=f"{name}.{{ext}}")) for name, key in asked] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    found.settle()
+    found.settle()
+    assert found.sought == [("new", "L", "new.{ext}"), ("more", "L", "more.{ext}")]
+    assert [found.named(name, key) for name, key in asked] == [book.the("cat", "K"), book.the("old", "L"), None, None]
+
+
 def test_who_is_selected_is_told_of_each_history_by_the_task_that_has_it() -> None:
     book = Book().put(*(Steps(name, name.upper()).submitting() for name in ("cat", "cow", "old", "lost")))
     found = Matcher(book.state, Selection(patterns=("c*", "*-new")))

@@ -199,6 +199,20 @@ def test_what_lost_records_may_have_bought_is_held(batch: Batch, capsys: pytest.
 
 
 @pytest.mark.slow
+def test_a_new_sample_that_an_older_copy_of_the_ledger_lacks(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    file, before = reject(batch, "hero"), batch.ledger.read_bytes()
+    assert redo(batch, file) == 0
+    batch.ledger.write_bytes(before)
+    assert redo(batch, file) == 4
+    assert main(["repair", str(batch.manifest), "--simulate"]) == 0
+    assert "it knows nothing of the image hero-r2.png" in capsys.readouterr().out
+    assert redo(batch, file) == 0
+    assert submitted(batch)["hero-r2"] == 1, "as the image says"
+    assert main(["repair", str(batch.manifest), "--simulate"]) == 0
+    assert "nothing to repair" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_rejected_image_may_be_deleted(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
     """It is not fetched again, nor bought: not even where missing ones are."""
     assert redo(batch, reject(batch, "hero")) == 0

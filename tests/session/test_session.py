@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -303,16 +303,110 @@ def test_an_intent_whose_image_lies_there_tells_of_an_older_copy(output: Path, c
     ]
 
 
-@pytest.mark.parametrize("change", [{"attempt": 2}, {"run": "the one that went on with it"}])
 def test_an_image_that_may_be_of_another_submission_leaves_its_task_held(
-    output: Path, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _cut_after_the_intent(output)
-    value = json.loads((output / "dog.png.json").read_text())
-    (output / "dog.png.json").write_text(json.dumps({**value, **change}))
+    _change_sidecar(output / "dog.png.json", run="the one that went on with it")
     assert simulated("run") == 4
     assert simulated("repair") == 0
+    job = json.loads((output / "dog.png.json").read_text())["job_id"]
+    told = f"rsbatch resolve m.yaml --simulate dog --attach {job}"
+    said = capsys.readouterr().out
+    assert f"dog.png.json names job {job}, and dog was not given it" in said
+    assert told in said
     assert simulated("run") == 1
+    assert [kind for kind in types(output) if kind in {"submitting", "saved", "in_doubt"}] == [
+        *("submitting", "saved", "submitting", "in_doubt")
+    ]
+    assert simulated("repair") == 0
+    assert "nothing to repair" in capsys.readouterr().out
+    assert cli.main(told.split()[1:]) == 0
+    assert simulated("run") == 0
+    assert types(output).count("saved") == 2
+
+
+def _cut_and_go_on(output: Path, *more: Callable[[str, str], records.Record]) -> None:
+    """Leave the ledger as if the second image's submission had come to these records."""
+    value = _cut_after_the_intent(output)
+    for number, record in enumerate(more, value["seq"] + 1):
+        stamp = {"ts": records.seconds_of(value["ts"]), "run": value["run"]}
+        line, _ = records.encode(record(value["task"], value["key"]), seq=number, **stamp)
+        with (output / NAME).open("ab") as file:
+            file.write(line)
+
+
+REFUSED = partial(records.not_submitted, attempt=1, reason="HTTP 429", status=429)
+FAILED = partial(records.failed, stage="submit", final=True, code="policy", message="not allowed")
+DOUBTED = partial(records.in_doubt, attempt=1, reason="a crash")
+RELEASED = partial(records.resolved, how="resubmit")
+
+
+def _change_sidecar(path: Path, **change: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def test_a_refusal_in_an_older_copy_of_the_ledger_hides_no_payment(output: Path) -> None:
+    _cut_and_go_on(output, REFUSED)
+    before = types(output)
+    assert simulated("run") == 4
+    assert types(output) == before
+
+
+@pytest.mark.parametrize(
+    "records_",
+    [[REFUSED], [REFUSED, FAILED], [DOUBTED], [DOUBTED, RELEASED]],
+    ids=["refused", "failed", "held", "released"],
+)
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_what_was_asked_for_by_an_older_copy_is_not_bought_again(
+    output: Path, command: str, records_: list[Callable[[str, str], records.Record]]
+) -> None:
+    _cut_and_go_on(output, *records_)
+    _change_sidecar(output / "dog.png.json", attempt=2, run="the one that tried again")
+    more = ("--retry-failed", "--in-doubt", "resubmit")
+    assert simulated(command, *more) == 4
+    assert simulated("repair") == 0
+    assert simulated("run", *more) == 0
+    assert types(output).count("saved") == 2
+    assert types(output)[-1] == "run_ended"
+
+
+def test_a_task_that_was_settled_is_not_refused_for_what_repair_would_leave(output: Path) -> None:
+    _cut_and_go_on(output, DOUBTED)
+    _change_sidecar(output / "dog.png.json", images=2)
+    assert simulated("run") == 1
+    assert simulated("run", "--in-doubt", "resubmit") == 0
+
+
+def _rename_the_dog(more: str = "") -> None:
+    Path("m.yaml").write_text(Path("m.yaml").read_text().replace("id: dog", "id: hound") + more)
+
+
+SAME_PATH = "output: {path: \"{{ id | replace('hound', 'dog') }}.{{ ext }}\"}\n"
+
+
+@pytest.mark.parametrize("more", ["", SAME_PATH])
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_another_name_today_hides_no_payment(output: Path, command: str, more: str) -> None:
+    _cut_and_go_on(output, REFUSED)
+    _rename_the_dog(more)
+    before = types(output)
+    assert simulated(command) == 4
+    assert types(output) == before
+    assert simulated("repair") == 0
+    assert simulated("run") == 0
+    assert types(output).count("saved") == 2
+    assert types(output)[-2:] == ["renamed", "run_ended"]
+
+
+def test_a_task_of_another_name_is_held_once_it_was_repaired(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _cut_after_the_intent(output)
+    _change_sidecar(output / "dog.png.json", run="the one that went on with it")
+    _rename_the_dog(SAME_PATH)
+    assert simulated("run") == 4
+    assert simulated("repair") == 0
+    assert simulated("run") == 1, "and it does not refuse again"
     assert [kind for kind in types(output) if kind in {"submitting", "saved", "in_doubt"}] == [
         *("submitting", "saved", "submitting", "in_doubt")
     ]
@@ -320,17 +414,13 @@ def test_an_image_that_may_be_of_another_submission_leaves_its_task_held(
     assert "nothing to repair" in capsys.readouterr().out
 
 
-def test_a_refusal_in_an_older_copy_of_the_ledger_hides_no_payment(output: Path) -> None:
-    value = _cut_after_the_intent(output)
-    stamp = {"ts": records.seconds_of(value["ts"]), "run": value["run"]}
-    task = value["task"], value["key"]
-    refusal = records.not_submitted(*task, attempt=1, reason="HTTP 429", status=429)
-    line, _ = records.encode(refusal, seq=value["seq"] + 1, **stamp)
-    with (output / NAME).open("ab") as file:
-        file.write(line)
-    before = types(output)
+def test_a_path_that_is_another_today_hides_no_payment(output: Path) -> None:
+    _cut_and_go_on(output, REFUSED)
+    Path("m.yaml").write_text(Path("m.yaml").read_text() + "output: {path: 'now/{{ id }}.{{ ext }}'}\n")
     assert simulated("run") == 4
-    assert types(output) == before
+    assert simulated("repair") == 0
+    assert simulated("run") == 0
+    assert types(output).count("saved") == 2
 
 
 def test_repair_takes_what_an_older_copy_of_the_ledger_lacks(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -386,6 +476,20 @@ def test_what_submits_nothing_does_not_mind_an_older_copy(output: Path) -> None:
     (output / "cat.png").unlink()
     assert simulated("verify", "--fix") == 0
     assert (output / "cat.png").exists()
+
+
+def test_nor_where_a_task_has_another_name_today(output: Path) -> None:
+    _cut_and_go_on(output, REFUSED)
+    _rename_the_dog()
+    (output / "cat.png").unlink()
+    assert simulated("verify", "--fix") == 0
+    assert (output / "cat.png").exists()
+
+
+def test_a_job_that_has_the_name_of_something_else_in_the_ledger_is_not_known(output: Path) -> None:
+    _older(output)
+    _change_sidecar(output / "dog.png.json", job_id="cat")
+    assert simulated("run") == 4
 
 
 def test_repair_needs_to_see_the_folder(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
