@@ -17,7 +17,7 @@ from rsbatch.manifest.explain import key_place, place_at, place_of
 from rsbatch.manifest.faults import Fault, Place
 from rsbatch.manifest.fields import OMIT, SAMPLES_HINT, Slot, compile_field
 from rsbatch.manifest.matrix import Matrix, same
-from rsbatch.manifest.nodes import Node, misread_below, misread_message
+from rsbatch.manifest.nodes import Node, misread_below, misread_message, path_text
 from rsbatch.manifest.schema import REQUEST_FIELDS
 from rsbatch.manifest.sources import read_prompt, regular_file
 from rsbatch.manifest.templates import Template, is_name, template
@@ -48,9 +48,9 @@ class Findings:
         """Note what is wrong with the key at a path."""
         self.add(key_place(self.root, steps, self.file), message)
 
-    def text(self, steps: list[Any], node: Node) -> Text | None:
+    def text(self, path: str, node: Node) -> Text | None:
         """Compile the text at a path; None, with a note, if it is no template."""
-        place = place_at(node, steps, self.file)
+        place = Place(self.file, node.line, node.column, path)
         try:
             return Text(template(node.value), place)
         except Fault as fault:
@@ -64,27 +64,28 @@ class Findings:
 
 
 _FIELDS = (*REQUEST_FIELDS, "extra_body", "prompt_file")
+_CONTENT = frozenset(("prompt", "prompt_file", "images", "extra_body"))
 
 
 def compile_fields(found: Findings, steps: list[Any], items: Mapping[str, Node]) -> dict[str, tuple[Place, Any]]:
     """Compile the request fields of `defaults` or of an entry; an empty value becomes OMIT."""
     made: dict[str, tuple[Place, Any]] = {}
+    base = path_text(steps)
     for name in _FIELDS:
-        if name not in items:
+        node = items.get(name)
+        if node is None:
             continue
-        node = items[name]
-        where = [*steps, name]
-        place = place_at(node, where, found.file)
+        place = Place(found.file, node.line, node.column, f"{base}.{name}")
         if node.value is None:
             made[name] = (place, OMIT)
             continue
         if name == "prompt_file":
-            text = found.text(where, node)
+            text = found.text(place.path, node)
             if text is not None:
                 made[name] = (place, text)
             continue
         if not isinstance(node.value, str):
-            found.misread(where, node, exact=False)
+            found.misread([*steps, name], node, exact=False)
         try:
             made[name] = (place, compile_field(name, node, place))
         except Fault as fault:
@@ -126,7 +127,7 @@ def compile_entry(found: Findings, context: Context, index: int, node: Node) -> 
     fields = merged(context.defaults, compile_fields(found, steps, items))
     matrix = _matrix(found, context, [*steps, "matrix"], items.get("matrix"))
     texts = {
-        name: found.text([*steps, name], items[name])
+        name: found.text(f"{place.path}.{name}", items[name])
         for name in ("id", "samples", "rows", "files")
         if name in items and isinstance(items[name].value, str)
     }
@@ -143,15 +144,15 @@ def compile_entry(found: Findings, context: Context, index: int, node: Node) -> 
             regular_file(context.folder, rows.made.constant.strip())
         except Fault as fault:
             found.add(rows.place, fault.message)
-    if not any(name in fields or name in items for name in ("prompt", "prompt_file", "images", "extra_body")):
+    if _CONTENT.isdisjoint(fields) and _CONTENT.isdisjoint(items):
         found.add(place, "has neither a prompt nor images")
     extra = fields.pop("extra_body", None)
     _check_extra(found, fields, extra)
     prompt_file = fields.pop("prompt_file", None)
-    slots = tuple(value for _, value in fields.values() if isinstance(value, Slot))
+    slots = tuple([value for _, value in fields.values() if isinstance(value, Slot)])
     extra_body = extra[1] if extra else None
     body_names = _body_names(found, context, slots, extra_body, prompt_file)
-    used = None if body_names is None else body_names.union(*(text.made.names for text in texts.values() if text))
+    used = None if body_names is None else body_names.union(*[text.made.names for text in texts.values() if text])
     if matrix is not None and used is not None:
         _check_added(found, [*steps, "matrix", "include"], matrix, used | context.path_names)
     if len(found.problems) > before:
@@ -178,7 +179,7 @@ def _body_names(
     found: Findings, context: Context, slots: tuple[Slot, ...], extra_body: Any, prompt_file: tuple[Place, Text] | None
 ) -> frozenset[str] | None:
     """Collect the names that a body depends on; None if a prompt file is known only later."""
-    names = frozenset[str]().union(*(slot.names for slot in slots))
+    names = frozenset[str]().union(*[slot.names for slot in slots])
     if isinstance(extra_body, Slot):
         names |= extra_body.names
     if prompt_file is None:

@@ -55,7 +55,7 @@ def place_at(node: Node, steps: list[Any], file: str) -> Place:
 def key_place(root: Node, steps: list[Any], file: str) -> Place:
     """Find the place of a key."""
     parent = find(root, steps[:-1])
-    line, column = parent.keys.get(steps[-1], (parent.line, parent.column))
+    line, column = (parent.keys or {}).get(steps[-1], (parent.line, parent.column))
     return Place(file, line, column, path_text(steps))
 
 

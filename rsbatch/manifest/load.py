@@ -257,7 +257,7 @@ class _Loader:
     def _output_path(self, text: str) -> Text:
         node = (self.items["output"].items or {}).get("path") if "output" in self.items else None
         if node is not None and isinstance(node.value, str):
-            made = self.found.text(["output", "path"], node)
+            made = self.found.text("output.path", node)
             if made is not None:
                 return made
         return Text(template(DEFAULT_PATH), Place(self.found.file, 0, 0, "output.path"))

@@ -6,9 +6,9 @@ Rule: pure; knows neither YAML's syntax nor manifests. Aliases share their nodes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final
+from typing import Any
 
 
 class YamlFloat(float):
@@ -18,17 +18,13 @@ class YamlFloat(float):
     raw: str
 
 
-_NO_KEYS: Final[dict[Any, tuple[int, int]]] = {}
-"""Shared by all nodes that are no mappings."""
-
-
 @dataclass(slots=True, eq=False)
 class Node:
     """A value with its place; `line` and `column` are 1-based.
 
     `raw` is a scalar's text as written. `items` are the nodes of a list or mapping by index or key, `keys` the
-    places of a mapping's keys. `size` counts the nodes below with aliases expanded; `flow` says that it is
-    written with brackets or braces.
+    places of a mapping's keys (None of all else). `size` counts the nodes below with aliases expanded; `flow` says
+    that it is written with brackets or braces.
     """
 
     value: Any
@@ -36,7 +32,7 @@ class Node:
     column: int
     raw: str | None = None
     items: dict[Any, Node] | None = None
-    keys: dict[Any, tuple[int, int]] = field(default_factory=lambda: _NO_KEYS)
+    keys: dict[Any, tuple[int, int]] | None = None
     size: int = 1
     flow: bool = False
 

@@ -107,15 +107,17 @@ class _Composer:
         self.stack: list[_Frame] = []
         self.count = 0
         self.merged = 0
+        resolvers = loader.yaml_implicit_resolvers
+        self.beginnings = None if None in resolvers else frozenset(resolvers)  # of plain text that may be no text
 
     def compose(self) -> tuple[Node | None, list[Problem]]:
         root: Node | None = None
         documents = 0
-        get_event = self.loader.get_event
-        while True:
+        get_event, stack, scalar = self.loader.get_event, self.stack, yaml.ScalarEvent
+        while True:  # for each value of a large manifest
             event = get_event()
             kind = type(event)
-            if kind is yaml.ScalarEvent:
+            if kind is scalar:
                 node = self.scalar(event)
                 if event.anchor is not None:
                     self.anchors[event.anchor] = node
@@ -135,8 +137,8 @@ class _Composer:
                 return root, self.problems
             else:
                 continue
-            if self.stack:
-                self.stack[-1].children.append(node)
+            if stack:
+                stack[-1].children.append(node)
             else:
                 root = node
 
@@ -157,11 +159,13 @@ class _Composer:
     def scalar(self, event: Any) -> Node:
         mark = event.start_mark
         tag = event.tag
-        if tag is None or tag == "!":
-            tag = self.loader.resolve(yaml.ScalarNode, event.value, event.implicit)
         raw = event.value
-        node = Node(raw, mark.line + 1, mark.column + 1, raw, None, size=1 + len(raw) // 64)
+        node = Node(raw, mark.line + 1, mark.column + 1, raw, None, None, 1 + len(raw) // 64)
         self.count += node.size
+        if tag is None or tag == "!":
+            if self.beginnings is not None and (not event.implicit[0] or raw[:1] not in self.beginnings):
+                return node  # as `resolve` finds out, too
+            tag = self.loader.resolve(yaml.ScalarNode, raw, event.implicit)
         if tag == "tag:yaml.org,2002:str":
             return node
         if tag == _TAG + "merge":
@@ -194,7 +198,7 @@ class _Composer:
             raise self.fatal(mark, f"is nested more than {MAX_DEPTH} levels deep")
         if event.anchor is not None:
             self.anchors[event.anchor] = None
-        node = Node(empty, mark.line + 1, mark.column + 1, keys={}, flow=bool(event.flow_style))
+        node = Node(empty, mark.line + 1, mark.column + 1, flow=bool(event.flow_style))
         self.stack.append(_Frame(node, event.anchor))
 
     def alias(self, event: Any) -> Node:
@@ -208,18 +212,22 @@ class _Composer:
 
     def close(self) -> Node:
         frame = self.stack[-1]
-        node = frame.node
-        if isinstance(node.value, list):
-            for child in frame.children:
+        node, children, size = frame.node, frame.children, frame.node.size
+        value = node.value
+        if isinstance(value, list):
+            node.items = dict(enumerate(children))
+            for child in children:
                 if child.value is _MERGE:
                     child.value = child.raw
-            node.value.extend(child.value for child in frame.children)
-            node.items = dict(enumerate(frame.children))
+                value.append(child.value)
+                size += child.size
         else:
-            node.items = self.mapping(node, frame.children)
-            node.value.update((key, child.value) for key, child in node.items.items())
-        node.size += sum(child.size for child in node.items.values())
-        self.bound(node, node.size)
+            node.items = self.mapping(node, children)
+            for key, child in node.items.items():
+                value[key] = child.value
+                size += child.size
+        node.size = size
+        self.bound(node, size)
         self.stack.pop()
         if frame.anchor is not None:
             self.anchors[frame.anchor] = node
@@ -233,6 +241,7 @@ class _Composer:
     def mapping(self, node: Node, children: list[Node]) -> dict[Any, Node]:
         """Join merged and own entries: merged ones come first, own ones win."""
         own: dict[Any, Node] = {}
+        keys: dict[Any, tuple[int, int]] = {}
         merge: Node | None = None
         for key, value in zip(children[::2], children[1::2], strict=True):
             if key.items is not None:
@@ -243,26 +252,26 @@ class _Composer:
                 path = path_text([*self.steps(), key.raw])
                 self.problems.append(Problem(self.file, key.line, key.column, path, f'quote it: "{key.raw}"'))
                 key.value = key.raw
-            place = (key.line, key.column)
-            first = node.keys.get(key.value)
+            first = keys.get(key.value)
             if first is not None:
                 self.duplicate(key, first)
             else:
-                node.keys[key.value] = place
+                keys[key.value] = (key.line, key.column)
                 if key.value is _MERGE:
                     merge = value
                 else:
                     own[key.value] = value
+        node.keys = keys
         if merge is None:
             return own
-        node.keys.pop(_MERGE)
+        keys.pop(_MERGE)
         joined: dict[Any, Node] = {}
         places: dict[Any, tuple[int, int]] = {}
         for source in reversed(list(self.merge_sources(merge))):
             joined.update(source.items or {})
-            places.update(source.keys)
+            places.update(source.keys or {})
         joined.update(own)
-        node.keys = places | node.keys
+        node.keys = places | keys
         return joined
 
     def merge_sources(self, merge: Node) -> Iterator[Node]:
