@@ -18,9 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-import aiofiles
-import anyio.to_thread
-
 T = TypeVar("T")
 StrPath = str | Path
 
@@ -244,10 +241,14 @@ class RealFileSystem:
 
     async def offload(self, work: Callable[[], T]) -> T:
         """See `FileSystem`: in a worker thread."""
+        import anyio.to_thread
+
         return await anyio.to_thread.run_sync(work)
 
     async def open_async(self, create: Callable[[], int]) -> AsyncFile:
         """See `FileSystem`: by aiofiles, whose thread does all the work through its opener."""
+        import aiofiles
+
         return await aiofiles.open("", "wb", buffering=0, opener=lambda _name, _flags: create())
 
 

@@ -276,6 +276,8 @@ def test_what_is_asked_quickly_is_answered_quickly(tmp_path: Path, option: str) 
     assert not loaded_by([option], tmp_path) & heavy
 
 
-def test_status_needs_no_http_and_no_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["status", "plan"])
+def test_what_only_reads_needs_no_http_no_images_and_no_event_loop(tmp_path: Path, command: str) -> None:
     (tmp_path / "m.yaml").write_text("version: 1\ntasks: [{prompt: a cat}]\n")
-    assert not loaded_by(["status", "m.yaml"], tmp_path) & {"httpx", "httpcore", "PIL", "uvicorn", "tqdm"}
+    heavy = {"httpx", "httpcore", "PIL", "uvicorn", "tqdm", "anyio", "asyncio", "aiofiles"}
+    assert not loaded_by([command, "m.yaml"], tmp_path) & heavy
