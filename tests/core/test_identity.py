@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsbatch.identity import canonical_json, check_id, check_path, path_fold, slug, task_key
+from rsbatch.identity import canonical_json, check_id, check_path, path_fold, place, slug, task_key
 from rsbatch.model import LocalImage
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))
@@ -268,3 +268,17 @@ def test_no_path_leaves_the_folder(text: str) -> None:
         assert real.is_relative_to("/out")
         assert ".." not in real.parts
         assert all(len(part.encode()) < 255 for part in real.parts)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "number", "expected"),
+    [
+        ("cat.{ext}", 0, "cat.png"),
+        ("a/b/cat.{ext}", 0, "a/b/cat.png"),
+        ("cat.{ext}", 1, "cat~2.png"),
+        ("a.b/c.at.{ext}", 2, "a.b/c.at~3.png"),
+        ("{ext}/cat.{ext}", 1, "png/cat~2.png"),
+    ],
+)
+def test_where_each_image_of_a_job_goes(pattern: str, number: int, expected: str) -> None:
+    assert place(pattern, "png", number) == expected

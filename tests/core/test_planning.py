@@ -240,6 +240,15 @@ def test_a_renamed_task_gets_the_oldest_history_of_its_key_in_any_state(state: S
     assert not found.owns(book.the("second", "K"))
 
 
+def test_all_tasks_at_once() -> None:
+    book = Book().put(Steps("cat", "K").submitting(), Steps("old", "L").submitting())
+    found = Matcher.over(book.state, iter([task("cat", key="K"), task("new", key="L"), task("dog", key="M")]))
+    assert found.total == 3
+    assert found.of(task("cat", key="K")) is book.the("cat", "K")
+    assert found.of(task("new", key="L")) is book.the("old", "L")
+    assert found.of(task("dog", key="M")) is None
+
+
 def test_two_renamed_tasks_and_one_new() -> None:
     book = Book().put(Steps("a", "K").submitting(), Steps("b", "K").submitting(), Steps("kept", "K").submitting())
     found = matcher(book, ("x", "K"), ("kept", "K"), ("y", "K"), ("z", "K"), ("other", "L"))
