@@ -16,7 +16,7 @@ from rsbatch import sidecar
 from rsbatch.errors import StoreError
 from rsbatch.identity import place
 from rsbatch.ledger.local import NAME
-from rsbatch.ledger.mend import ends_before_a_job, may_be_given
+from rsbatch.ledger.mend import ends_before_a_job, job_of, may_be_given
 from rsbatch.ledger.records import to_json
 from rsbatch.ledger.state import History, LedgerState
 from rsbatch.lifecycle import State
@@ -84,15 +84,18 @@ class Lookout:
                 one = read_sidecar(Path(beside))
                 if one is None or one.key != key or not self._is_unrecorded(one):
                     continue
-                if not settled or (may_be_given(history, one) and self._is_whole(where, one)):
+                if not settled or self._would_be_taken_in(where, one):
                     return Path(beside), one
         return None
 
-    def _is_whole(self, where: str, one: Sidecar) -> bool:
-        """Tell if all images of the job lie there."""
+    def _would_be_taken_in(self, where: str, one: Sidecar) -> bool:
+        """Tell if `repair` gives the image to a task, as `lost_jobs` says: the one it names, if it is whole."""
+        job = job_of(self._state, one)
+        if not may_be_given(self._state.get(*job[:2]), one):
+            return False
         for number in range(one.images):
             other = read_sidecar(self._folder / f"{place(where, one.file.format, number)}.json")
-            if other is None or (other.job_id, other.image) != (one.job_id, number + 1):
+            if other is None or (job_of(self._state, other), other.image) != (job, number + 1):
                 return False
         return True
 

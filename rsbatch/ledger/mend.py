@@ -106,6 +106,11 @@ def _is_of_its_submission(history: History, image: Sidecar) -> bool:
     return (history.attempt, history.run) == (image.attempt, image.run)
 
 
+def job_of(state: LedgerState, image: Sidecar) -> tuple[str, str, str, str]:
+    """Give what all images of a job have in common: id (that which the ledger has by now), key, time, the job's id."""
+    return state.name_of(image.task, image.key), image.key, image.submitted, image.job_id
+
+
 def lost_jobs(state: LedgerState, sidecars: Iterable[Sidecar]) -> Iterator[list[Sidecar]]:
     """Give the sidecars of each job whose records `state` lacks, where all its images lie there; by id, key and time.
 
@@ -114,8 +119,8 @@ def lost_jobs(state: LedgerState, sidecars: Iterable[Sidecar]) -> Iterator[list[
     """
     groups: defaultdict[tuple[str, str, str, str], dict[int, Sidecar]] = defaultdict(dict)
     for one in sidecars:
-        task = state.name_of(one.task, one.key)
-        groups[task, one.key, one.submitted, one.job_id].setdefault(one.image, replace(one, task=task))
+        job = job_of(state, one)
+        groups[job].setdefault(one.image, replace(one, task=job[0]))
     given = set()
     for (task, key, _, job_id), images in sorted(groups.items(), key=itemgetter(0)):
         found = list(images.values())

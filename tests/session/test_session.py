@@ -379,6 +379,19 @@ def test_a_task_that_was_settled_is_not_refused_for_what_repair_would_leave(outp
     assert simulated("run", "--in-doubt", "resubmit") == 0
 
 
+def test_nor_for_an_image_of_another_task_with_the_same_request(output: Path) -> None:
+    """By its sidecar it is the cat's, which is saved: no repair could give it to the twin, which is held."""
+    Path("m.yaml").write_text(MANIFEST + "  - {id: twin, prompt: A cat, size: 64x64}\n")
+    shutil.copy(output / "cat.png", output / "twin.png")
+    shutil.copy(output / "cat.png.json", output / "twin.png.json")
+    _change_sidecar(output / "twin.png.json", attempt=2, job_id="another")
+    assert simulated("run") == 4
+    assert simulated("repair") == 0
+    assert simulated("run") == 1
+    assert simulated("repair") == 0
+    assert types(output).count("repaired") == 1
+
+
 def _rename_the_dog(more: str = "") -> None:
     Path("m.yaml").write_text(Path("m.yaml").read_text().replace("id: dog", "id: hound") + more)
 
