@@ -76,7 +76,7 @@ class Lookout:
             return None
         settled = history is not None and history.state in {State.HELD, State.FAILED_FINAL}
         known = history.path if history is not None else ""
-        for where in {path: None, known or path: None}:
+        for where in dict.fromkeys((path, known or path)):
             for ending in sidecar.FORMATS:
                 beside = f"{self._folder}{os.sep}{where.replace(EXT, ending)}.json"
                 if not os.path.lexists(beside):  # sooner told than by a path of pathlib, for each task that is new

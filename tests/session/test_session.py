@@ -452,8 +452,7 @@ def test_repair_takes_what_an_older_copy_of_the_ledger_lacks(output: Path, capsy
 )
 def test_an_image_of_something_else_is_no_payment_of_this_task(output: Path, change: dict[str, str]) -> None:
     _older(output)
-    path = output / "dog.png.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    _change_sidecar(output / "dog.png.json", **change)
     assert simulated("run") == 0
     assert types(output).count("saved") == 2
 
@@ -475,8 +474,7 @@ def test_a_plan_while_a_run_goes_on_is_no_alarm(output: Path) -> None:
 def test_an_image_whose_job_is_known_is_in_nobodys_way(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _older(output, "  - {id: dog, prompt: A dog, size: 32x32}\n  - {id: owl, prompt: An owl, size: 16x16}\n")
     theirs = json.loads((output / "cat.png.json").read_text())
-    path = output / "dog.png.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "job_id": theirs["job_id"]}))
+    _change_sidecar(output / "dog.png.json", job_id=theirs["job_id"])
     assert simulated("run") == 4
     assert "owl.png.json says" in capsys.readouterr().err, "and that of the dog says nothing"
     (output / "owl.png.json").unlink()
