@@ -31,19 +31,23 @@ _PLAIN: Final = [Event.SUBMITTING, Event.SUBMITTED, Event.GENERATED, Event.DOWNL
 _SINCE = attrgetter("since")
 _BIG: Final = 2**20
 """Places of a table, 4 MiB, from which on it grows more slowly."""
+_SMALL: Final = 2**10
+_SHORT: Final = 2 * 1024
+"""Bytes of a history whose prompt is short: with a line of it they are 1,800."""
 
 
 class LargeState(LedgerState):
     """A ledger's state whose plain saved histories are read again from `line_at`, which gives the line at a place.
 
     `line_at` is asked for places of records that `take` or `written` was told of. It raises StoreError, as do all
-    methods that give histories, but for `unsettled` and `jobs_out`, and `apply`.
+    methods that give histories, but for `unsettled` and `jobs_out`, and `apply`. `size` is that of the ledger in bytes,
+    if it is known before.
     """
 
-    def __init__(self, line_at: Callable[[int], bytes]) -> None:
+    def __init__(self, line_at: Callable[[int], bytes], size: int = 0) -> None:
         super().__init__()
         self._line_at = line_at
-        self._rows = _Rows()
+        self._rows = _Rows(size // _SHORT)
         self._made: WeakValueDictionary[int, History] = WeakValueDictionary()
         self._maker = LedgerState()
         self._places: dict[int, tuple[int, ...]] = {}
@@ -274,14 +278,14 @@ class LargeState(LedgerState):
 
 
 class _Rows:
-    """Histories as numbers: hashes of what finds them, and where their lines are."""
+    """Histories as numbers: hashes of what finds them, and where their lines are; `likely` is about how many come."""
 
-    def __init__(self) -> None:
+    def __init__(self, likely: int) -> None:
         self.since = array("Q")
         self.places = (array("Q"), array("Q"), array("Q"))
         """Where the lines `submitting`, `submitted` and `saved` begin, in bytes."""
         self._dropped: set[int] = set()
-        self.keys, self.paths, self._tasks, self._jobs = (_Index(self._dropped) for _ in range(4))
+        self.keys, self.paths, self._tasks, self._jobs = (_Index(self._dropped, likely) for _ in range(4))
 
     def __len__(self) -> int:
         return self.ever - len(self._dropped)
@@ -343,13 +347,15 @@ class _Rows:
 class _Index:
     """Finds rows by a text of each, held as its hash of 64 bits; but for those that are in `dropped`.
 
-    A table with open addressing, four bytes a place, half of them free or more; made when it is first asked.
+    A table with open addressing, four bytes a place, half of them free or more; made when it is first asked, and then
+    for as many as are likely to come: else half of the time would go into making it anew as it grows.
     """
 
-    def __init__(self, dropped: set[int]) -> None:
+    def __init__(self, dropped: set[int], likely: int) -> None:
         self._numbers, self._dropped = array("q"), dropped
         self._table = array("I")
         self._last = 0
+        self._first = max(_SMALL, 1 << (2 * likely - 1).bit_length())
 
     def add(self, texts: Iterable[str]) -> None:
         """Take in the next rows' texts."""
@@ -392,7 +398,7 @@ class _Index:
     def _put(self, numbers: Sequence[int]) -> None:
         """Put the last rows, whose numbers these are, into the table."""
         if 2 * len(self._numbers) > len(self._table) or not self._table:
-            places = len(self._table) or 1024
+            places = len(self._table) or self._first
             while 2 * len(self._numbers) > places:
                 places *= 4 if places < _BIG else 2
             self._table, self._last = array("I", bytes(4 * places)), places - 1

@@ -172,7 +172,7 @@ def open_ledger(folder: Path, fs: FileSystem = REAL) -> tuple[LocalLedgerFile, L
         raise _store_error("open", path, exc) from exc
     try:
         with fs.reader(fs.dup(fd)) as file:
-            replayed = _replay(file, path, LargeState(lines))
+            replayed = _replay(file, path, LargeState(lines, _size_of(file)))
         said = [_keep_torn(fs, path, replayed)]
         rescued, size = _read_rescue(fs, folder), replayed.end
         merged = merge(replayed.state, rescued or b"", size)
@@ -209,9 +209,8 @@ def read_ledger(folder: Path, fs: FileSystem = REAL, large: int = LARGE) -> Ledg
     try:
         rescued = _read_rescue(fs, folder)
         with _reader(fs, path) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            replayed = _replay(file, path, LargeState(Lines(path, fs)) if size >= large else LedgerState())
+            size = _size_of(file)
+            replayed = _replay(file, path, LargeState(Lines(path, fs), size) if size >= large else LedgerState())
     except FileNotFoundError:
         _check_way(fs, path)
         return LedgerState()
@@ -229,6 +228,12 @@ def _check_way(fs: FileSystem, path: Path) -> None:
             check_folder(fs, folder)
     except OSError as exc:
         raise _store_error("read", path, exc) from exc
+
+
+def _size_of(file: BinaryIO) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
 
 
 def _replay(file: BinaryIO, path: Path, state: LedgerState) -> Replayed:

@@ -34,12 +34,12 @@ class Two:
     `large` is as in a replay, `live` as in a run, which takes a record in before its line can be read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 0) -> None:
         self.plain = LedgerState()
         self.lines: dict[int, bytes] = {}
         self.end = self.durable = 0
         self.read = 0
-        self.large = LargeState(self.line_at)
+        self.large = LargeState(self.line_at, size)
         self.live = LargeState(self.durable_line_at)
         self.large.written(10**9)
 
@@ -185,8 +185,8 @@ def test_any_ledger_is_read_as_if_all_of_it_were_held() -> None:
     assert refused > 600, "hardly anything was refused"
 
 
-def plain(count: int) -> Two:
-    two = Two()
+def plain(count: int, size: int = 0) -> Two:
+    two = Two(size)
     two.put(started())
     for number in range(count):
         file = saved_file(f"{number}.png")
@@ -197,8 +197,9 @@ def plain(count: int) -> Two:
     return two
 
 
-def test_many() -> None:
-    two = plain(3000)  # more than the first table takes
+@pytest.mark.parametrize("size", [0, 1, 10**6, 10**7], ids=["not known", "tiny", "too small", "enough"])
+def test_many(size: int) -> None:
+    two = plain(3000, size)  # more than the first table takes, but for the last
     assert len(list(two.large.unsettled())) == 3000
     assert len(two.large) == 6000
     for number in (0, 1, 511, 512, 513, 2047, 2048, 2999):
