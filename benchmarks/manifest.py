@@ -75,14 +75,14 @@ def _plans(folder: Path, quick: bool) -> list[Figure]:
     for form, texts in forms.items():
         manifest = folder / f"{form}.yaml"
         manifest.write_text(MILLION.format(**texts))
-        cost = run_metered("-m", MODULE, "plan", str(manifest))
+        cost = run_metered("-m", "benchmarks.command", "plan", str(manifest))
         note = f"{cost.cpu:.0f} s of CPU, {cost.cpu / tasks * 1e6:.0f} µs a task"
         figures.append(Figure(f"`plan` of {tasks:,} tasks ({form}), peak memory", 60, [cost.peak], "MB", note=note))
     with (folder / "ids.txt").open("w") as ids:
         run_metered("-m", MODULE, "ids", str(folder / "csv.yaml"), str(ids.name))
     known = [tuple(line.split()) for line in (folder / "ids.txt").read_text().splitlines()]
     write_ledger(folder / "out", tasks, lambda number: (known[number][0], known[number][1]), DEFAULT_BASE_URL, "csv")
-    cost = run_metered("-m", MODULE, "plan", str(folder / "csv.yaml"))
+    cost = run_metered("-m", "benchmarks.command", "plan", str(folder / "csv.yaml"))
     note = f"{5 * tasks:,} records; {cost.cpu:.0f} s of CPU"
     name = f"`plan` of {tasks:,} tasks (csv) with all of them in the ledger, peak memory"
     return [*figures, Figure(name, 200, [cost.peak], "MB", note=note)]
@@ -100,17 +100,9 @@ def _main(what: str, path: str, *more: str) -> None:
 
         with metered(), open(path, "rb") as file:
             kept = yaml.load(file, Loader=yaml.CSafeLoader)
-    elif what == "ids":
+    else:
         with open(more[0], "w", encoding="utf-8") as out, metered():
             out.writelines(f"{task.id} {task.key}\n" for task in load_manifest(Path(path)).tasks([]))
-    else:
-        from rsbatch.preview import judge_all
-        from rsbatch.session import Options, open_project
-
-        with metered():
-            project = open_project(Path(path), Options())
-            for planned in judge_all(project, project.read_state()).tasks:
-                kept = planned
     del kept
 
 
