@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import accumulate, count
+from operator import itemgetter
 from struct import pack
 from typing import Any, Final, Literal, Protocol, get_args
 
@@ -20,10 +21,14 @@ from msgspec.json import Decoder
 from rsbatch.ledger.records import seconds_of
 
 _TAIL: Final = len(',"crc":"00000000"}\n')
+_BODY, _END = itemgetter(slice(-_TAIL)), itemgetter(slice(-_TAIL, None))
+"""Of a line: what its checksum is of, and what says it. (In a loop each slice would be made anew, for a third more.)"""
 _DEEP: Final = 190
 """A line with more braces and brackets may be nested deeper than the fold takes."""
 _HOUR: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d", re.ASCII)
-_MINUTES: Final = re.compile(r":[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII)
+_MINUTES: Final = re.compile(r":[0-5]\d:[0-5]\d\.", re.ASCII)
+_MILLIS: Final = frozenset(f"{number:03}Z" for number in range(1000))
+_SECOND: Final = len("2026-01-01T00:00:00.")
 _USD: Final = re.compile(r"\d{1,6}(?:\.\d{1,12})?", re.ASCII)
 
 
@@ -113,6 +118,7 @@ class PlainLines:
         self._keeper = keeper
         self._live: dict[str, Live] = {}  # by key, as long as the keeper does not know it
         self._hours: set[str] = set()  # that the clock knows
+        self._second = ""  # the last that it knew: a busy run has many lines of each
         self._saved: dict[str, Live] = {}  # those that are to be settled, by path
 
     def take(self, lines: Sequence[bytes], at: int) -> int:
@@ -177,7 +183,15 @@ class PlainLines:
 
     def _is_time(self, ts: str) -> bool:
         """Tell if there is such a time, written as a ledger's are."""
-        hour = ts[: len("2026-01-01T00")]
+        second = ts[:_SECOND]
+        if second != self._second:
+            if not self._is_second(second):
+                return False
+            self._second = second
+        return ts[_SECOND:] in _MILLIS
+
+    def _is_second(self, text: str) -> bool:
+        hour = text[: len("2026-01-01T00")]
         if hour not in self._hours:
             try:
                 seconds_of(f"{hour}:59:59Z")  # hour 24 has a first second, by later Pythons
@@ -186,7 +200,7 @@ class PlainLines:
             if not _HOUR.fullmatch(hour):  # some other form of a date, whose hours may be written otherwise
                 return False
             self._hours.add(hour)
-        return _MINUTES.fullmatch(ts, len(hour)) is not None
+        return _MINUTES.fullmatch(text, len(hour)) is not None
 
     def _saves(self, live: Live) -> bool:
         path = live.files[0].path
@@ -217,6 +231,6 @@ class PlainLines:
 
 def _sums_fit(lines: Sequence[bytes]) -> bool:
     """Tell if each line ends with the checksum of what is before, as `encode` writes it."""
-    sums = map(crc32, [line[:-_TAIL] for line in lines])
+    sums = map(crc32, map(_BODY, lines))
     tails = pack(f">{len(lines)}I", *sums).hex("|", 4).replace("|", '"}\n,"crc":"')
-    return b"".join([line[-_TAIL:] for line in lines]) == b',"crc":"%b"}\n' % tails.encode()
+    return b"".join(map(_END, lines)) == b',"crc":"%b"}\n' % tails.encode()

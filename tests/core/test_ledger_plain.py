@@ -348,6 +348,16 @@ def test_a_time_of_another_form_is_judged_the_same(ts: str) -> None:
     both(b"".join(lines))
 
 
+@pytest.mark.parametrize("rest", ["000Z", "999Z", "99Z", "9999Z", "99\N{ARABIC-INDIC DIGIT NINE}Z", "999z", "-99Z", ""])
+def test_the_second_that_a_line_shares_with_the_one_before_proves_only_itself(rest: str) -> None:
+    lines = [
+        encode(r, seq=n, ts=1.0, run="r")[0] for n, r in enumerate([started(), *plain_steps("a"), *plain_steps("b")], 1)
+    ]
+    for number, end in ((2, "123Z"), (7, rest)):
+        lines[number] = seal(at_time(body_of(lines[number]), f"2026-02-01T10:00:00.{end}".encode()))
+    assert both(b"".join(lines))[1] == (2 if rest in ("000Z", "999Z") else 1)
+
+
 def test_lines_that_were_moved_are_judged_the_same() -> None:
     refused = 0
     lines = ledger(Random(4), tasks=40, odd=0)
